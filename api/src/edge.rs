@@ -1,0 +1,54 @@
+//! Factories of the producing ends of edges.
+
+use millstream_model::{fault::Failure, job_graph::Partitioning};
+
+use crate::{
+    factory::{Build, KeyRef, Product, conjure},
+    output::{ByKey, Channels, EdgeWriter, Keyless},
+    push::AnyPush,
+    record::{Key, Record},
+};
+
+/// A key selector as a plain function, so that its address can travel.
+pub(crate) fn key_selector<'a, K: Key, T: Record, F>(record: &'a T::Ref<'a>) -> K::Ref<'a>
+where
+    F: for<'b> Fn(&'b T::Ref<'b>) -> K::Ref<'b> + Copy + 'static,
+{
+    conjure::<F>()(record)
+}
+
+fn channels(build: &mut Build<'_>) -> Result<Box<dyn Channels>, Failure> {
+    build.channels.take().ok_or_else(|| Failure::fatal("a writer needs the channels of its edge"))
+}
+
+/// Writes by key group.
+pub(crate) fn key_writer<K: Key, T: Record>(mut build: Build<'_>) -> Result<Product, Failure> {
+    let key: KeyRef = build.conf()?;
+    // SAFETY: the graph's hash is this executable's (see `factory::resolve`), and `KeyedStream` made the reference
+    // for this key and record.
+    let key = unsafe { key.resolve::<K, T>() }?;
+    let channels = channels(&mut build)?;
+    // The context is that of the consumers: their key groups decide.
+    let selector = ByKey::<K, T>::new(key, build.context.max_parallelism, channels.count() as u32);
+    Ok(Product::Push(AnyPush::new::<T>(EdgeWriter::new(channels, selector, build.context.flow.clone()))))
+}
+
+/// Writes without a key.
+pub(crate) fn keyless_writer<T: Record>(mut build: Build<'_>) -> Result<Product, Failure> {
+    let partitioning: Partitioning = build.conf()?;
+    let channels = channels(&mut build)?;
+    let count = channels.count();
+    let subtask = build.context.subtask;
+    let selector = match partitioning {
+        // A forward edge has one channel.
+        Partitioning::Forward | Partitioning::Global => Keyless::First,
+        // Producers start at different consumers, so that few records do not all go to the first.
+        Partitioning::Rebalance | Partitioning::Rescale => {
+            Keyless::RoundRobin { next: subtask as usize % count.max(1), count }
+        }
+        Partitioning::Shuffle => Keyless::Random { state: u64::from(subtask) + 0x9e37_79b9_7f4a_7c15, count },
+        Partitioning::Broadcast => Keyless::All,
+        Partitioning::Hash => return Err(Failure::fatal("a hash edge needs a key")),
+    };
+    Ok(Product::Push(AnyPush::new::<T>(EdgeWriter::new(channels, selector, build.context.flow.clone()))))
+}

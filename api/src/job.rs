@@ -1,0 +1,204 @@
+//! From a planned job to a running one: executors, clients, results. What runs the job is supplied by the facade.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
+
+use millstream_model::{
+    config::Configuration,
+    fault::Failure,
+    id::{JobId, OperatorId},
+    job_graph::JobGraph,
+    state::JobStatus,
+};
+
+use crate::{
+    graph::InvalidGraph,
+    record::{
+        Record,
+        archive::{self, Aligned, Trust},
+    },
+};
+
+/// Why a job did not start or did not finish.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum JobError {
+    #[error("the job cannot be planned: {0}")]
+    Invalid(#[from] InvalidGraph),
+    #[error(
+        "no executor: mark main() with #[millstream::main], or make the environment with \
+         StreamExecutionEnvironment::local()"
+    )]
+    NoExecutor,
+    #[error("the job could not be submitted: {0}")]
+    Submission(Failure),
+    #[error("job failed: {0}")]
+    Failed(Failure),
+    #[error("the job was cancelled")]
+    Cancelled,
+}
+
+/// Takes job graphs and runs them. Flink's `PipelineExecutor`.
+pub trait PipelineExecutor: Send + Sync {
+    /// What jobs are configured with unless the program says otherwise.
+    fn configuration(&self) -> Configuration;
+
+    /// Returns once the job is accepted.
+    ///
+    /// # Errors
+    /// If it is refused; then nothing runs.
+    fn submit(&self, graph: JobGraph) -> Result<Arc<dyn RunningJob>, JobError>;
+}
+
+/// A job that was accepted.
+pub trait RunningJob: Send + Sync {
+    fn status(&self) -> JobStatus;
+    /// Asks the job to stop; `wait` tells when it has.
+    fn cancel(&self);
+    /// Blocks until the job has ended.
+    fn wait(&self) -> FinishedJob;
+    /// Sums over all running tasks since they started.
+    fn progress(&self) -> JobProgress;
+}
+
+/// How far a running job has come.
+#[derive(Clone, Debug, Default)]
+pub struct JobProgress {
+    /// Records that sources have emitted.
+    pub records_read: u64,
+    /// Completed checkpoints.
+    pub checkpoints: u64,
+}
+
+/// What is left of a job that has ended.
+#[derive(Clone, Debug)]
+pub struct FinishedJob {
+    pub status: JobStatus,
+    pub failure: Option<Failure>,
+    pub runtime: Duration,
+    pub restarts: u64,
+    pub checkpoints: u64,
+    pub accumulators: BTreeMap<String, i64>,
+    pub collected: Vec<(OperatorId, Vec<u8>)>,
+}
+
+static DEFAULT_EXECUTOR: OnceLock<Arc<dyn PipelineExecutor>> = OnceLock::new();
+
+/// Sets what runs the jobs of environments that were not made for another executor. The first call counts.
+pub fn set_default_executor(executor: Arc<dyn PipelineExecutor>) {
+    let _ = DEFAULT_EXECUTOR.set(executor);
+}
+
+pub(crate) fn default_executor() -> Option<Arc<dyn PipelineExecutor>> {
+    DEFAULT_EXECUTOR.get().cloned()
+}
+
+/// A client's hold on a job that runs beside it.
+#[derive(Clone)]
+pub struct JobClient {
+    pub(crate) job_id: JobId,
+    pub(crate) job: Arc<dyn RunningJob>,
+}
+
+impl JobClient {
+    pub fn job_id(&self) -> JobId {
+        self.job_id
+    }
+
+    pub fn status(&self) -> JobStatus {
+        self.job.status()
+    }
+
+    pub fn progress(&self) -> JobProgress {
+        self.job.progress()
+    }
+
+    /// Asks the job to stop; [`JobClient::result`] tells when it has.
+    pub fn cancel(&self) {
+        self.job.cancel();
+    }
+
+    /// Blocks until the job has ended.
+    ///
+    /// # Errors
+    /// If it failed or was cancelled.
+    pub fn result(&self) -> Result<JobExecutionResult, JobError> {
+        let finished = self.job.wait();
+        match (finished.status, finished.failure.clone()) {
+            (JobStatus::Finished, _) => Ok(JobExecutionResult { job_id: self.job_id, finished }),
+            (JobStatus::Canceled, None) => Err(JobError::Cancelled),
+            (_, failure) => {
+                Err(JobError::Failed(failure.unwrap_or_else(|| Failure::new("the job ended without a cause"))))
+            }
+        }
+    }
+}
+
+/// The result of a job that has finished.
+#[derive(Clone, Debug)]
+pub struct JobExecutionResult {
+    job_id: JobId,
+    finished: FinishedJob,
+}
+
+impl JobExecutionResult {
+    pub fn job_id(&self) -> JobId {
+        self.job_id
+    }
+
+    /// From acceptance to the end, restarts included.
+    pub fn net_runtime(&self) -> Duration {
+        self.finished.runtime
+    }
+
+    pub fn restarts(&self) -> u64 {
+        self.finished.restarts
+    }
+
+    /// Completed checkpoints.
+    pub fn checkpoints(&self) -> u64 {
+        self.finished.checkpoints
+    }
+
+    /// The sum of an accumulator over all subtasks; 0 if nobody made it.
+    pub fn accumulator(&self, name: &str) -> i64 {
+        self.finished.accumulators.get(name).copied().unwrap_or(0)
+    }
+
+    pub fn accumulators(&self) -> &BTreeMap<String, i64> {
+        &self.finished.accumulators
+    }
+
+    /// The records that a collecting sink has kept, subtask by subtask.
+    ///
+    /// # Panics
+    /// If `collected` is of another job.
+    pub fn collected<T: Record>(&self, collected: &Collected<T>) -> Vec<T> {
+        let mut records = Vec::new();
+        for (_, bytes) in self.finished.collected.iter().filter(|(operator, _)| *operator == collected.operator()) {
+            let aligned = Aligned::copy_of(bytes);
+            let mut rest = aligned.as_slice();
+            while let Some((length, after)) = rest.split_first_chunk::<8>() {
+                let (archive, after) = after.split_at(u64::from_le_bytes(*length) as usize);
+                let record = archive::read::<T>(archive, Trust::VALIDATE);
+                records.push(T::own(record.expect("the sink has written records of this type")));
+                rest = &after[archive.len().next_multiple_of(8) - archive.len()..];
+            }
+        }
+        records
+    }
+}
+
+/// Names the records that a collecting sink keeps: see [`DataStream::collect`](crate::stream::DataStream::collect).
+pub struct Collected<T> {
+    pub(crate) operator: OperatorId,
+    pub(crate) of: std::marker::PhantomData<fn() -> T>,
+}
+
+impl<T> Collected<T> {
+    pub(crate) fn operator(&self) -> OperatorId {
+        self.operator
+    }
+}

@@ -1,0 +1,52 @@
+//! What users write against: records, streams, functions, sources and sinks.
+//!
+//! ```text
+//!  program ──► stream (methods) ──► graph (nodes) ──plan──► JobGraph (factories as offsets)
+//!                                                              │
+//!  worker:  head / source ──► Push ──► Push ──► EdgeWriter  ◄──┘ factory
+//! ```
+//!
+//! | Look here for | module |
+//! |---|---|
+//! | `StreamExecutionEnvironment`, `DataStream`, `KeyedStream` | [`stream`] |
+//! | functions as types, with state, timers and life cycle | [`function`], [`context`] |
+//! | records, handles, keys | [`record`] |
+//! | state and snapshots | [`state`] |
+//! | sources, sinks and coordinators | [`source`], [`sink`], [`coordinator`], [`builtin`] |
+//! | jobs and their results | [`job`] |
+//! | how operators travel | [`factory`] |
+//! | how records and signals pass through a chain | [`push`], [`signal`], [`flow`] |
+//! | how records lie in segments | [`frame`], [`output`], [`head`] |
+
+// Lets the derive macro's paths work in this crate's own tests and modules.
+extern crate self as millstream_api;
+
+pub mod builtin;
+pub mod context;
+pub mod coordinator;
+mod edge;
+pub mod factory;
+pub mod flow;
+pub mod frame;
+pub mod function;
+mod graph;
+pub mod head;
+pub mod job;
+mod operators;
+pub mod output;
+pub mod push;
+pub mod record;
+pub mod signal;
+pub mod sink;
+pub mod source;
+pub mod state;
+pub mod stream;
+
+#[doc(hidden)]
+#[path = "private.rs"]
+pub mod __private;
+
+pub use graph::InvalidGraph;
+pub use millstream_derive::Record;
+pub use operators::watermarks::WatermarkStrategy;
+pub use record::Record;

@@ -1,0 +1,84 @@
+//! `flat_map_iter`: the runtime pulls the next item only when there is room for it, so that one record may become any
+//! number of others in constant memory.
+
+use std::{collections::VecDeque, marker::PhantomData, rc::Rc};
+
+use millstream_model::{fault::Failure, time::EventTime};
+
+use crate::{
+    factory::{Build, Product, conjure},
+    flow::Flow,
+    operators::stateless::node,
+    push::{Forward, Operator, Out},
+    record::Record,
+    signal::Signal,
+};
+
+struct FlatMapIter<T, I: Iterator, F> {
+    function: F,
+    /// Iterators that have more to give, oldest first, with the time stamp of their record. More than one only if the
+    /// operator before emitted several records without looking.
+    unfinished: VecDeque<(I, EventTime)>,
+    flow: Rc<Flow>,
+    of: PhantomData<fn(T)>,
+}
+
+impl<T, U, I, F> FlatMapIter<T, I, F>
+where
+    U: Record,
+    I: Iterator<Item = U>,
+{
+    /// Pulls items while there is room; whether all iterators are done.
+    fn drain(&mut self, out: &mut Out<'_, U>) -> bool {
+        while let Some((items, time)) = self.unfinished.front_mut() {
+            self.flow.set_timestamp(*time);
+            loop {
+                if self.flow.full() {
+                    return false;
+                }
+                match items.next() {
+                    Some(item) => out.0.push(item.handle()),
+                    None => break,
+                }
+            }
+            self.unfinished.pop_front();
+        }
+        true
+    }
+}
+
+impl<T, U, I, F> Operator<T, U> for FlatMapIter<T, I, F>
+where
+    T: Record,
+    U: Record,
+    I: Iterator<Item = U> + 'static,
+    F: for<'a> Fn(T::Ref<'a>) -> I + 'static,
+{
+    fn process(&mut self, record: T::Ref<'_>, out: &mut Out<'_, U>) {
+        let was_paused = !self.unfinished.is_empty();
+        self.unfinished.push_back(((self.function)(record), self.flow.timestamp()));
+        if !was_paused && !self.drain(out) {
+            self.flow.operator_paused();
+        }
+    }
+
+    fn signal(&mut self, signal: &mut Signal<'_>, out: &mut Out<'_, U>) -> Forward {
+        if matches!(signal, Signal::Resume) && !self.unfinished.is_empty() && self.drain(out) {
+            self.flow.operator_resumed();
+        }
+        Forward::Now
+    }
+}
+
+pub(crate) fn flat_map_iter<T, U, I, F>(build: Build<'_>) -> Result<Product, Failure>
+where
+    T: Record,
+    U: Record,
+    I: Iterator<Item = U> + 'static,
+    F: for<'a> Fn(T::Ref<'a>) -> I + Copy + 'static,
+{
+    let flow = build.context.flow.clone();
+    let operator =
+        FlatMapIter { function: conjure::<F>(), unfinished: VecDeque::new(), flow, of: PhantomData::<fn(T)> };
+    node::<T, U>(operator, build)
+}

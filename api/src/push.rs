@@ -1,0 +1,218 @@
+//! The joints of a chain: one virtual call per record, from an operator to the one behind it.
+
+use std::{any::Any, marker::PhantomData, rc::Rc};
+
+use millstream_model::fault::Failure;
+
+use crate::{
+    flow::{self, Blame},
+    record::Record,
+    signal::Signal,
+};
+
+/// Something that takes records: an operator with all that is chained behind it, or the writer of an edge.
+pub trait Push<T: Record> {
+    fn push(&mut self, record: T::Ref<'_>);
+
+    /// Passes a signal through this operator to all that is behind it.
+    fn signal(&mut self, signal: &mut Signal<'_>);
+}
+
+/// A `Box<dyn Push<T>>` whose `T` only its maker and its user know.
+pub struct AnyPush {
+    push: Box<dyn Any>,
+    signal: fn(&mut dyn Any, &mut Signal<'_>),
+}
+
+impl AnyPush {
+    pub fn new<T: Record>(push: impl Push<T> + 'static) -> AnyPush {
+        AnyPush { push: Box::new(Box::new(push) as Box<dyn Push<T>>), signal: signal_typed::<T> }
+    }
+
+    /// # Errors
+    /// If it takes records of another type: then the graph was not made by this program.
+    pub fn typed<T: Record>(self) -> Result<Box<dyn Push<T>>, Failure> {
+        self.push.downcast::<Box<dyn Push<T>>>().map(|push| *push).map_err(|_| {
+            Failure::fatal(format!(
+                "the job graph joins an operator that emits {} with one that takes something else; it was not \
+                 planned by this executable",
+                std::any::type_name::<T>()
+            ))
+        })
+    }
+}
+
+fn signal_typed<T: Record>(push: &mut dyn Any, signal: &mut Signal<'_>) {
+    push.downcast_mut::<Box<dyn Push<T>>>().expect("made together with this function").signal(signal);
+}
+
+/// The consumers of what one operator emits.
+pub struct Outputs<O: Record> {
+    main: Main<O>,
+    sides: Vec<Side>,
+}
+
+enum Main<O: Record> {
+    None,
+    One(Box<dyn Push<O>>),
+    Many(Vec<Box<dyn Push<O>>>),
+}
+
+/// A consumer of a side output.
+struct Side {
+    tag: String,
+    push: AnyPush,
+}
+
+/// A consumer of an operator, and the side output it reads (`None`: the main one).
+pub type TaggedPush = (Option<String>, AnyPush);
+
+impl<O: Record> Outputs<O> {
+    /// # Errors
+    /// If a consumer takes another type.
+    pub fn new(outputs: Vec<TaggedPush>) -> Result<Outputs<O>, Failure> {
+        let (mut main, mut sides) = (Vec::new(), Vec::new());
+        for (tag, push) in outputs {
+            match tag {
+                None => main.push(push.typed::<O>()?),
+                Some(tag) => sides.push(Side { tag, push }),
+            }
+        }
+        let main = match main.len() {
+            0 => Main::None,
+            1 => Main::One(main.remove(0)),
+            _ => Main::Many(main),
+        };
+        Ok(Outputs { main, sides })
+    }
+
+    #[inline]
+    pub fn push(&mut self, record: O::Ref<'_>) {
+        match &mut self.main {
+            Main::One(push) => push.push(record),
+            Main::None => {}
+            Main::Many(all) => all.iter_mut().for_each(|push| push.push(record)),
+        }
+    }
+
+    /// Passes a signal to every consumer, those of side outputs too.
+    pub fn signal(&mut self, signal: &mut Signal<'_>) {
+        match &mut self.main {
+            Main::One(push) => push.signal(signal),
+            Main::None => {}
+            Main::Many(all) => all.iter_mut().for_each(|push| push.signal(signal)),
+        }
+        for side in &mut self.sides {
+            (side.push.signal)(&mut *side.push.push, signal);
+        }
+    }
+
+    fn push_side<S: Record>(&mut self, tag: &str, record: S::Ref<'_>) {
+        for side in self.sides.iter_mut().filter(|side| side.tag == tag) {
+            match side.push.push.downcast_mut::<Box<dyn Push<S>>>() {
+                Some(push) => push.push(record),
+                None => flow::fail(Failure::fatal(format!(
+                    "side output '{tag}' is read as another type than {}",
+                    std::any::type_name::<S>()
+                ))),
+            }
+        }
+    }
+}
+
+/// Where a function puts the records that it emits.
+pub struct Out<'o, O: Record>(pub(crate) &'o mut Outputs<O>);
+
+impl<O: Record> Out<'_, O> {
+    /// Emits a record, given as a handle or as parts.
+    #[inline]
+    pub fn emit<'a>(&mut self, record: impl Into<O::Ref<'a>>) {
+        self.0.push(record.into());
+    }
+
+    /// Emits a record to a side output. Without a consumer of that output it is dropped.
+    pub fn emit_to<'a, S: Record>(&mut self, tag: &OutputTag<S>, record: impl Into<S::Ref<'a>>) {
+        self.0.push_side::<S>(tag.name, record.into());
+    }
+
+    #[inline]
+    pub(crate) fn signal(&mut self, signal: &mut Signal<'_>) {
+        self.0.signal(signal);
+    }
+}
+
+/// The name and type of a side output, as Flink's `OutputTag`. Make it a constant.
+pub struct OutputTag<S> {
+    name: &'static str,
+    of: PhantomData<fn() -> S>,
+}
+
+impl<S: Record> OutputTag<S> {
+    pub const fn new(name: &'static str) -> Self {
+        OutputTag { name, of: PhantomData }
+    }
+
+    pub fn name(&self) -> &'static str {
+        self.name
+    }
+}
+
+/// Whether a signal goes on to what is behind an operator.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Forward {
+    Now,
+    /// The operator passes it on itself, later or not at all.
+    Hold,
+}
+
+/// What an operator does with records and signals; [`Node`] makes it a link of a chain.
+pub trait Operator<I: Record, O: Record>: 'static {
+    fn process(&mut self, record: I::Ref<'_>, out: &mut Out<'_, O>);
+
+    fn signal(&mut self, _signal: &mut Signal<'_>, _out: &mut Out<'_, O>) -> Forward {
+        Forward::Now
+    }
+}
+
+/// An operator in its place in a chain.
+pub struct Node<P, I: Record, O: Record> {
+    operator: P,
+    outputs: Outputs<O>,
+    name: Rc<str>,
+    input: PhantomData<fn(I)>,
+}
+
+impl<P: Operator<I, O>, I: Record, O: Record> Node<P, I, O> {
+    pub fn new(operator: P, outputs: Outputs<O>, name: Rc<str>) -> Self {
+        Node { operator, outputs, name, input: PhantomData }
+    }
+}
+
+impl<P: Operator<I, O>, I: Record, O: Record> Push<I> for Node<P, I, O> {
+    #[inline]
+    fn push(&mut self, record: I::Ref<'_>) {
+        let blame = Blame::on(&self.name);
+        self.operator.process(record, &mut Out(&mut self.outputs));
+        blame.lift();
+    }
+
+    fn signal(&mut self, signal: &mut Signal<'_>) {
+        let blame = Blame::on(&self.name);
+        signal_operator(&mut self.operator, &mut self.outputs, signal);
+        blame.lift();
+    }
+}
+
+/// Shows a signal to an operator and to what is behind it, in the order that the signal asks for.
+pub(crate) fn signal_operator<P: Operator<I, O>, I: Record, O: Record>(
+    operator: &mut P,
+    outputs: &mut Outputs<O>,
+    signal: &mut Signal<'_>,
+) {
+    if matches!(signal, Signal::Resume) {
+        outputs.signal(signal);
+        operator.signal(signal, &mut Out(outputs));
+    } else if operator.signal(signal, &mut Out(outputs)) == Forward::Now {
+        outputs.signal(signal);
+    }
+}

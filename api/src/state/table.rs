@@ -1,0 +1,275 @@
+//! The table of one keyed state: a hash map for each key group of the subtask.
+//!
+//! Entries are reached through closures, by hash and borrowed key, so that the table behind can be exchanged for one
+//! that pages, copies on write or moves entries.
+
+use std::ops::Range;
+
+use hashbrown::{HashTable, hash_table};
+use millstream_model::{
+    fault::Failure,
+    id::OperatorId,
+    key_group::{KeyGroup, MaxParallelism},
+};
+
+use super::snapshot::{Section, SectionKind, Snapshot};
+use crate::record::{
+    Key, Record,
+    archive::{self, Aligned, Trust},
+    fingerprint_of,
+};
+
+/// A value that a state holds.
+pub trait StateValue: Sized + 'static {
+    /// The record it is stored as.
+    type Stored: Record;
+
+    fn stored(&self) -> Self::Stored;
+    fn restored(stored: Self::Stored) -> Self;
+
+    /// The archive of `(key, value)`.
+    fn write<'a, K: Key>(key: &'a K, value: &'a Self) -> Aligned {
+        let stored = value.stored();
+        archive::write_alone::<(K, Self::Stored)>((key.handle(), stored.handle()))
+    }
+}
+
+impl<T: Record> StateValue for T {
+    type Stored = T;
+
+    fn stored(&self) -> T {
+        T::own(self.handle())
+    }
+
+    fn restored(stored: T) -> T {
+        stored
+    }
+
+    fn write<'a, K: Key>(key: &'a K, value: &'a T) -> Aligned {
+        archive::write_alone::<(K, T)>((key.handle(), value.handle()))
+    }
+}
+
+struct Entry<K, V> {
+    hash: u32,
+    key: K,
+    value: V,
+}
+
+/// All entries of one state in one subtask.
+pub struct Table<K, V> {
+    name: String,
+    max_parallelism: MaxParallelism,
+    first_group: u16,
+    groups: Vec<HashTable<Entry<K, V>>>,
+}
+
+/// The 32 bits of a key's hash are spent on its key group; this spreads them again over 64.
+#[inline]
+fn spread(hash: u32) -> u64 {
+    u64::from(hash).wrapping_mul(0x9e37_79b9_7f4a_7c15)
+}
+
+impl<K: Key, V: StateValue> Table<K, V> {
+    pub fn new(name: &str, max_parallelism: MaxParallelism, groups: Range<u16>) -> Self {
+        Table {
+            name: name.to_owned(),
+            max_parallelism,
+            first_group: groups.start,
+            groups: groups.map(|_| HashTable::new()).collect(),
+        }
+    }
+
+    #[inline]
+    fn group(&mut self, hash: u32) -> &mut HashTable<Entry<K, V>> {
+        let group = KeyGroup::of(hash, self.max_parallelism);
+        &mut self.groups[usize::from(group.0 - self.first_group)]
+    }
+
+    /// Shows the value of a key, if it has one.
+    #[inline]
+    pub fn with<R>(&mut self, hash: u32, key: K::Ref<'_>, show: impl FnOnce(Option<&mut V>) -> R) -> R {
+        let entry =
+            self.group(hash).find_mut(spread(hash), |entry| entry.hash == hash && K::same(entry.key.handle(), key));
+        show(entry.map(|entry| &mut entry.value))
+    }
+
+    /// Shows the value of a key, which is made first if there is none.
+    #[inline]
+    pub fn upsert<R>(
+        &mut self,
+        hash: u32,
+        key: K::Ref<'_>,
+        make: impl FnOnce() -> V,
+        show: impl FnOnce(&mut V) -> R,
+    ) -> R {
+        let same = |entry: &Entry<K, V>| entry.hash == hash && K::same(entry.key.handle(), key);
+        match self.group(hash).entry(spread(hash), same, |entry| spread(entry.hash)) {
+            hash_table::Entry::Occupied(mut entry) => show(&mut entry.get_mut().value),
+            hash_table::Entry::Vacant(place) => {
+                let mut entry = place.insert(Entry { hash, key: K::own(key), value: make() });
+                show(&mut entry.get_mut().value)
+            }
+        }
+    }
+
+    /// Removes the value of a key and returns it.
+    pub fn remove(&mut self, hash: u32, key: K::Ref<'_>) -> Option<V> {
+        let same = |entry: &Entry<K, V>| entry.hash == hash && K::same(entry.key.handle(), key);
+        let entry = self.group(hash).find_entry(spread(hash), same).ok()?;
+        Some(entry.remove().0.value)
+    }
+
+    /// The number of keys that have a value.
+    pub fn len(&self) -> usize {
+        self.groups.iter().map(HashTable::len).sum()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.groups.iter().all(HashTable::is_empty)
+    }
+
+    /// Shows every entry, in no order.
+    pub fn for_each(&self, mut show: impl FnMut(u32, K::Ref<'_>, &V)) {
+        self.groups.iter().flatten().for_each(|entry| show(entry.hash, entry.key.handle(), &entry.value));
+    }
+
+    fn fingerprint() -> u64 {
+        fingerprint_of("keyed", &[K::fingerprint(), V::Stored::fingerprint()])
+    }
+}
+
+/// A table whose types only its function knows, for snapshots.
+pub trait AnyTable {
+    fn snapshot(&self, operator: OperatorId, snapshot: &mut Snapshot);
+    /// # Errors
+    /// If the section is damaged, or was written for other types.
+    fn restore(&mut self, section: &Section) -> Result<(), Failure>;
+    fn name(&self) -> &str;
+}
+
+impl<K: Key, V: StateValue> AnyTable for Table<K, V> {
+    fn snapshot(&self, operator: OperatorId, snapshot: &mut Snapshot) {
+        for (group, table) in (self.first_group..).zip(&self.groups).filter(|(_, table)| !table.is_empty()) {
+            let mut bytes = Vec::new();
+            for entry in table {
+                let archive = V::write::<K>(&entry.key, &entry.value);
+                let archive = archive.as_slice();
+                bytes.extend_from_slice(&(archive.len() as u64).to_le_bytes());
+                bytes.extend_from_slice(archive);
+                bytes.resize(bytes.len().next_multiple_of(8), 0);
+            }
+            snapshot.sections.push(Section {
+                operator,
+                kind: SectionKind::Keyed(KeyGroup(group)),
+                name: self.name.clone(),
+                fingerprint: Self::fingerprint(),
+                bytes,
+            });
+        }
+    }
+
+    fn restore(&mut self, section: &Section) -> Result<(), Failure> {
+        if section.fingerprint != Self::fingerprint() {
+            return Err(Failure::fatal(format!(
+                "state '{}' was stored with other types than ({}, {}); give the state another name, or restore with \
+                 the program that wrote it",
+                self.name,
+                std::any::type_name::<K>(),
+                std::any::type_name::<V>()
+            )));
+        }
+        let name = self.name.clone();
+        let damaged = |cause: &dyn std::fmt::Display| {
+            Failure::fatal(format!("state '{name}' cannot be read from the checkpoint: {cause}"))
+        };
+        // Section bytes may lie anywhere in a file; archives need alignment.
+        let aligned = Aligned::copy_of(&section.bytes);
+        let mut rest = aligned.as_slice();
+        while let Some((length, after)) = rest.split_first_chunk::<8>() {
+            let length = u64::from_le_bytes(*length) as usize;
+            let archive = after.get(..length).ok_or_else(|| damaged(&"an entry is cut off"))?;
+            let (key, value) =
+                archive::read::<(K, V::Stored)>(archive, Trust::VALIDATE).map_err(|cause| damaged(&cause))?;
+            let hash = K::hash(key);
+            let group = KeyGroup::of(hash, self.max_parallelism);
+            if !matches!(group.0.checked_sub(self.first_group), Some(at) if usize::from(at) < self.groups.len()) {
+                return Err(damaged(&"a key belongs to another subtask"));
+            }
+            self.upsert(hash, key, || V::restored(<V::Stored as Record>::own(value)), |_| ());
+            rest = after.get(length.next_multiple_of(8)..).unwrap_or(&[]);
+        }
+        if rest.is_empty() { Ok(()) } else { Err(damaged(&"bytes are left over")) }
+    }
+
+    fn name(&self) -> &str {
+        &self.name
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use millstream_model::{id::CheckpointId, message::CheckpointKind};
+
+    use super::*;
+    use crate::signal::Barrier;
+
+    const MAX: MaxParallelism = MaxParallelism(128);
+
+    fn filled(range: Range<u16>) -> Table<String, u64> {
+        let mut table = Table::new("count", MAX, range.clone());
+        for number in 0..5_000_u64 {
+            let key = format!("key number {number}");
+            let hash = <String as Key>::hash(&key);
+            if range.contains(&KeyGroup::of(hash, MAX).0) {
+                table.upsert(hash, key.as_str(), || 0, |value| *value += number);
+            }
+        }
+        table
+    }
+
+    fn snapshot_of(table: &Table<String, u64>) -> Vec<Section> {
+        let barrier = Barrier { checkpoint: CheckpointId(1), kind: CheckpointKind::Checkpoint };
+        let mut snapshot = Snapshot::new(barrier);
+        table.snapshot(OperatorId(1), &mut snapshot);
+        snapshot.sections
+    }
+
+    #[test]
+    fn two_halves_restore_what_the_whole_has_written() {
+        let whole = filled(0..128);
+        let mut halves = [Table::<String, u64>::new("count", MAX, 0..64), Table::new("count", MAX, 64..128)];
+        for section in snapshot_of(&whole) {
+            let SectionKind::Keyed(group) = section.kind else { panic!("keyed state is keyed") };
+            halves[usize::from(group.0 >= 64)].restore(&section).unwrap();
+        }
+        assert_eq!(halves[0].len() + halves[1].len(), whole.len());
+        assert!(halves.iter().all(|half| !half.is_empty()));
+        whole.for_each(|hash, key, value| {
+            let half = &mut halves[usize::from(KeyGroup::of(hash, MAX).0 >= 64)];
+            assert_eq!(half.with(hash, key, |found| found.copied()), Some(*value));
+        });
+    }
+
+    #[test]
+    fn other_types_and_damaged_bytes_are_refused() {
+        let sections = snapshot_of(&filled(0..128));
+        let mut other = Table::<String, i64>::new("count", MAX, 0..128);
+        assert!(other.restore(&sections[0]).unwrap_err().message.contains("other types"));
+        for cut in [1, 7, 9, 20] {
+            let mut section = sections[0].clone();
+            section.bytes.truncate(section.bytes.len() - cut);
+            let mut table = Table::<String, u64>::new("count", MAX, 0..128);
+            assert!(table.restore(&section).is_err(), "{cut} bytes cut off");
+        }
+    }
+
+    #[test]
+    fn a_removed_key_is_gone() {
+        let mut table = filled(0..128);
+        let hash = <String as Key>::hash("key number 7");
+        assert_eq!(table.remove(hash, "key number 7"), Some(7));
+        assert_eq!(table.with(hash, "key number 7", |found| found.copied()), None);
+        assert_eq!(table.len(), 4_999);
+    }
+}

@@ -1,0 +1,27 @@
+//! What the engine's benchmark programs share. The programs are in `src/bin/`, one for each name that `cargo xtask bench`
+//! knows; `benches/` holds criterion's, for parts.
+//!
+//! ```text
+//!  options ──► a job of the public crate ──► report: one JSON object a line
+//!                  │         ▲
+//!       sources ───┘         └── machine: clock, processor time, who else was busy
+//! ```
+//!
+//! | Look here for | module |
+//! |---|---|
+//! | the options that `cargo xtask bench` passes | [`options`] |
+//! | figures as JSON lines | [`report`] |
+//! | clock, processor time, load of others | [`machine`] |
+//! | when a job's first record started and its last one ended | [`span`] |
+//! | the 100-byte record and its answers | [`keyed_sum`] |
+//! | lines of text files | [`lines`] |
+//! | how many allocations there were | [`allocations`] |
+#![allow(clippy::disallowed_methods, reason = "benchmarks look at the clock")]
+
+pub mod allocations;
+pub mod keyed_sum;
+pub mod lines;
+pub mod machine;
+pub mod options;
+pub mod report;
+pub mod span;

@@ -1,0 +1,98 @@
+//! The `millstream` command: looks into artifacts, starts new job crates, and prints the configuration page.
+//!
+//! | Look here for | module |
+//! |---|---|
+//! | `millstream info` | [`info`]: reads the file ([`executable`]), asks its `main` for the job ([`plan`]), shows both ([`graphviz`], [`json`]) |
+//! | `millstream new` | [`scaffold`] |
+
+mod executable;
+mod graphviz;
+mod info;
+mod json;
+mod plan;
+mod scaffold;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand, ValueEnum};
+
+#[derive(Parser)]
+#[command(name = "millstream", version, about = "Stream processing with Flink's model, in Rust", after_help = EXIT_CODES)]
+struct Command {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+const EXIT_CODES: &str = "\
+Exit codes:
+  0  done
+  1  it did not work; standard error says why
+  2  the command line is wrong
+  3  the file is not a Millstream artifact for this machine";
+
+#[derive(Subcommand)]
+enum Verb {
+    /// Show what an artifact says about itself, and the job that its main() describes
+    Info(info::Options),
+    /// Start a crate for a job of your own, in a new folder
+    New(scaffold::Options),
+    /// Print the reference of all configuration keys, as Markdown
+    ConfigDocs,
+}
+
+/// How a command answers.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+enum Form {
+    Text,
+    Json,
+}
+
+fn main() -> ExitCode {
+    // This program is linked with the engine too, so that it looks like an artifact from outside.
+    if std::env::var_os("MILLSTREAM_ROLE").is_some() {
+        eprintln!("this is the command `millstream`, which is no job");
+        return ExitCode::FAILURE;
+    }
+    let done = match Command::parse().verb {
+        Verb::Info(options) => info::run(&options),
+        Verb::New(options) => scaffold::run(&options),
+        Verb::ConfigDocs => show(&millstream::model::config::reference::reference_markdown()),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::from(exit_code(&error))
+        }
+    }
+}
+
+fn exit_code(error: &anyhow::Error) -> u8 {
+    if error.is::<executable::NoArtifact>() {
+        3
+    } else if error.is::<scaffold::BadName>() {
+        2
+    } else {
+        1
+    }
+}
+
+/// Writes to standard output. A reader that has seen enough, as `head` does, is no error.
+fn show(text: &str) -> anyhow::Result<()> {
+    use std::io::{ErrorKind, Write};
+    let mut out = std::io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(cause) if cause.kind() != ErrorKind::BrokenPipe => Err(cause.into()),
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        super::Command::command().debug_assert();
+    }
+}

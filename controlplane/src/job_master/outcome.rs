@@ -1,0 +1,50 @@
+//! What is known of a job while it runs, and when it has ended.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use millstream_model::{
+    fault::Failure,
+    id::{JobId, OperatorId, Subtask},
+    message::TaskMetrics,
+    state::JobStatus,
+};
+
+use crate::checkpoint::CheckpointStats;
+
+/// How a job ended.
+#[derive(Clone, PartialEq, Debug)]
+pub struct JobOutcome {
+    pub job: JobId,
+    /// Finished, canceled or failed. Any other one means that this coordinator does not lead the job any more, and that
+    /// the job goes on without it.
+    pub status: JobStatus,
+    /// The failure that ended it, with the operator and the position where it happened.
+    pub failure: Option<Failure>,
+    /// Summed over all tasks.
+    pub accumulators: BTreeMap<String, i64>,
+    /// What collecting sinks kept, in the order of their subtasks.
+    pub collected: Vec<(OperatorId, Vec<u8>)>,
+    pub timings: JobTimings,
+}
+
+/// The numbers of a job that has ended.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct JobTimings {
+    /// From the first deployment to the end.
+    pub net_runtime: Duration,
+    pub restarts: u32,
+    pub checkpoints: CheckpointStats,
+}
+
+/// The numbers of a job that runs.
+#[derive(Clone, PartialEq, Debug, Default)]
+pub struct JobMetrics {
+    /// The newest of each subtask.
+    pub tasks: BTreeMap<Subtask, TaskMetrics>,
+    pub tasks_total: u32,
+    pub tasks_running: u32,
+    pub checkpoints: CheckpointStats,
+    pub restarts: u32,
+    /// The newest failure, also if the job was restarted after it.
+    pub last_failure: Option<Failure>,
+}

@@ -1,0 +1,212 @@
+//! The input of a task that reads channels: records in turns, and what lies between them.
+
+use std::time::Instant;
+
+use millstream_api::{
+    frame::{self, Control, Fragment, Other},
+    head::Head,
+    record::archive::{Aligned, Trust},
+    signal::{Barrier, Signal},
+};
+use millstream_model::{fault::Failure, time::Watermark};
+use millstream_shuffle::gate::InputGate;
+
+use crate::{
+    barrier::{Aligned as Alignment, BarrierAligner},
+    watermark::{Change, WatermarkValve},
+};
+
+/// Channels, and what is known of each.
+pub(crate) struct GateInput {
+    gate: InputGate,
+    /// The input of the operator that each channel belongs to.
+    inputs: Vec<u8>,
+    trust: Trust,
+    aligner: BarrierAligner,
+    valve: WatermarkValve,
+    ended: Vec<bool>,
+    /// Channels whose data has not ended.
+    open: usize,
+    /// The record larger than a segment that each channel is in the middle of.
+    partial: Vec<Aligned>,
+    /// A whole one that was not read yet for lack of room, and its channel.
+    assembled: Option<(usize, Aligned)>,
+    records: u64,
+    bytes: u64,
+    /// Records read from each channel, without those of the poll that is under way.
+    read: Vec<u64>,
+    last_channel: usize,
+    /// Records that may still be read in this step, and how many it were when the poll began. Kept here, where it is
+    /// found even if the poll unwinds: it tells at which record.
+    budget: u32,
+    budget_at_poll: u32,
+}
+
+/// What a look at the input came to.
+pub(crate) enum Polled {
+    /// There may be more at once.
+    Progress,
+    /// Nothing is there.
+    Nothing,
+    /// All barriers of a checkpoint are there.
+    Barrier(Barrier, Instant),
+    /// All channels have ended.
+    EndOfData,
+}
+
+impl GateInput {
+    pub(crate) fn new(gate: InputGate, inputs: Vec<u8>, trust: Trust) -> Self {
+        let channels = gate.channel_count();
+        GateInput {
+            gate,
+            inputs,
+            trust,
+            aligner: BarrierAligner::new(channels),
+            valve: WatermarkValve::new(channels),
+            ended: vec![false; channels],
+            open: channels,
+            partial: vec![Aligned::default(); channels],
+            assembled: None,
+            records: 0,
+            bytes: 0,
+            read: vec![0; channels],
+            last_channel: 0,
+            budget: 0,
+            budget_at_poll: 0,
+        }
+    }
+
+    /// Records and bytes read since the last call.
+    pub(crate) fn take_counts(&mut self) -> (u64, u64) {
+        (std::mem::take(&mut self.records), std::mem::take(&mut self.bytes))
+    }
+
+    pub(crate) fn queued_bytes(&self) -> u64 {
+        self.gate.queued_bytes()
+    }
+
+    pub(crate) fn watermark(&self) -> Watermark {
+        self.valve.current()
+    }
+
+    /// Where the last record came from, for messages.
+    pub(crate) fn position(&self) -> String {
+        let record = self.read[self.last_channel] + u64::from(self.budget_at_poll - self.budget) + 1;
+        format!("record {record} of input channel {}", self.last_channel)
+    }
+
+    /// Sets how many records the following polls may read together.
+    pub(crate) fn set_budget(&mut self, records: u32) {
+        self.budget = records;
+        self.budget_at_poll = records;
+    }
+
+    /// What is left of it.
+    pub(crate) fn budget(&self) -> u32 {
+        self.budget
+    }
+
+    /// Reads records within the budget, and stops after anything else that the task must see.
+    pub(crate) fn poll(&mut self, head: &mut dyn Head, now: Instant) -> Result<Polled, Failure> {
+        self.budget_at_poll = self.budget;
+        if let Some((channel, frame)) = self.assembled.take() {
+            return self.read_assembled(channel, frame, head);
+        }
+        let Some(channel) = self.gate.next_ready() else { return Ok(Polled::Nothing) };
+        self.last_channel = channel;
+        let frames = self.gate.available(channel);
+        let taken = head.records(self.inputs[channel], frames, self.trust, &mut self.budget)?;
+        let records = u64::from(self.budget_at_poll - self.budget);
+        self.records += records;
+        self.read[channel] += records;
+        self.budget_at_poll = self.budget;
+        self.bytes += taken as u64;
+        if taken > 0 {
+            self.gate.consume(channel, taken);
+            self.gate.rotate();
+            return Ok(Polled::Progress);
+        }
+        let (other, end) = frame::read_other(frames).map_err(|cause| Failure::new(cause.to_string()))?;
+        match other {
+            Other::Fragment(Fragment { part, last }) => {
+                self.partial[channel].extend(part);
+                if last {
+                    self.assembled = Some((channel, std::mem::take(&mut self.partial[channel])));
+                }
+                self.gate.consume(channel, end);
+                Ok(Polled::Progress)
+            }
+            Other::Control(control) => {
+                self.gate.consume(channel, end);
+                Ok(self.on_control(channel, control, head, now))
+            }
+        }
+    }
+
+    fn read_assembled(&mut self, channel: usize, frame: Aligned, head: &mut dyn Head) -> Result<Polled, Failure> {
+        self.last_channel = channel;
+        let taken = head.records(self.inputs[channel], frame.as_slice(), self.trust, &mut self.budget)?;
+        self.budget_at_poll = self.budget;
+        if taken == 0 {
+            self.assembled = Some((channel, frame));
+        } else {
+            self.records += 1;
+            self.read[channel] += 1;
+            self.bytes += taken as u64;
+        }
+        Ok(Polled::Progress)
+    }
+
+    fn on_control(&mut self, channel: usize, control: Control, head: &mut dyn Head, now: Instant) -> Polled {
+        match control {
+            Control::Watermark(watermark) => {
+                let change = self.valve.on_watermark(channel, watermark);
+                pass_on(change, head);
+                Polled::Progress
+            }
+            Control::Idle(idle) => {
+                let change = self.valve.on_idle(channel, idle);
+                pass_on(change, head);
+                Polled::Progress
+            }
+            Control::Barrier(barrier) => match self.aligner.on_barrier(channel, barrier, now) {
+                Alignment::Ignore => Polled::Progress,
+                Alignment::Block => {
+                    self.gate.block(channel);
+                    Polled::Progress
+                }
+                Alignment::Restart => {
+                    self.gate.unblock_all();
+                    self.gate.block(channel);
+                    Polled::Progress
+                }
+                Alignment::Complete { barrier, since } => {
+                    self.gate.unblock_all();
+                    Polled::Barrier(barrier, since)
+                }
+            },
+            Control::EndOfData => {
+                if !std::mem::replace(&mut self.ended[channel], true) {
+                    self.open -= 1;
+                }
+                if self.open == 0 { Polled::EndOfData } else { Polled::Progress }
+            }
+        }
+    }
+
+    /// The checkpoint will never be complete.
+    pub(crate) fn on_aborted(&mut self, checkpoint: u64) {
+        if self.aligner.on_aborted(checkpoint) {
+            self.gate.unblock_all();
+        }
+    }
+}
+
+fn pass_on(change: Change, head: &mut dyn Head) {
+    if let Some(idle) = change.idle {
+        head.signal(&mut Signal::Idle(idle));
+    }
+    if let Some(watermark) = change.watermark {
+        head.signal(&mut Signal::Watermark(watermark));
+    }
+}

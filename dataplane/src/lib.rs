@@ -1,0 +1,40 @@
+//! Runs tasks on a worker: one thread per slot, each running the subtasks of its slot in turns.
+//!
+//! ```text
+//!  ToWorker ──► worker (control thread) ──mail──► slot_thread ──step──► task ──► input ──► chain (api::push) ──► output
+//!                  │        ▲                         │                  │
+//!                  │        └── coordinator threads   └── parks          └─ snapshot ──► I/O runtime ──► storage
+//!  FromWorker ◄────┴──────────────────────────────── reports of all of them
+//! ```
+//! Record code is synchronous and never waits: a task whose output has no room is simply not run.
+//!
+//! | Look here for | module |
+//! |---|---|
+//! | deployments, triggers, cancellation | [`worker`] |
+//! | the loop of a slot | `slot_thread` |
+//! | one subtask: its life, its steps | `task` |
+//! | reading channels: watermarks, barriers, ends | `input`, [`barrier`], [`watermark`] |
+//! | building a chain from the job graph | `chain` |
+//! | writing channels: overdraft and overflow | `output` |
+//! | storing and restoring state | `snapshot`, `restore` |
+//! | coordinators of operators | `coordinator` |
+//! | pinning and spinning | `processors` |
+
+pub mod barrier;
+mod chain;
+mod clock;
+mod coordinator;
+mod input;
+mod metrics;
+mod output;
+mod panics;
+mod processors;
+mod report;
+mod restore;
+mod slot_thread;
+mod snapshot;
+mod task;
+pub mod watermark;
+pub mod worker;
+
+pub use worker::{Worker, WorkerConfig};

@@ -1,0 +1,287 @@
+//! The thread of a slot: mail, then a step of every task in turns, then sleep if nobody has anything to do.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    panic::{AssertUnwindSafe, catch_unwind},
+    rc::Rc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread::{self, JoinHandle},
+    time::{Duration, Instant},
+};
+
+use crossbeam_channel::{Receiver, Sender, unbounded};
+use millstream_api::{
+    context::{Accumulators, IoTask, Services, TaskWaker},
+    flow::{self, Flow},
+    record::archive::Trust,
+    state::Section,
+};
+use millstream_model::{
+    config::BufferTimeout,
+    fault::Failure,
+    id::{ExecutionAttemptId, OperatorId, Subtask},
+    job_graph::JobGraph,
+    state::ExecutionState,
+};
+use millstream_shuffle::{channel::ChannelSender, gate::InputGate, wake::Waker};
+use tokio::runtime::Handle;
+
+use crate::{
+    chain::{Chain, ChainParts},
+    clock,
+    coordinator::CoordinatorLine,
+    input::GateInput,
+    metrics::TaskCounters,
+    output::Limits,
+    panics,
+    processors::Processors,
+    report::Reporter,
+    snapshot::Uploader,
+    task::{Pause, Step, Task, TaskMail, TaskParts, Work},
+};
+
+/// All that a slot thread needs to build one task; it can be sent to the thread, the task itself cannot.
+pub(crate) struct Blueprint {
+    pub(crate) graph: Arc<JobGraph>,
+    pub(crate) vertex: usize,
+    pub(crate) attempt: ExecutionAttemptId,
+    pub(crate) senders: HashMap<usize, Vec<ChannelSender>>,
+    /// The input channels, and the operator's input that each belongs to.
+    pub(crate) gate: Option<(InputGate, Vec<u8>)>,
+    pub(crate) restored: Option<HashMap<OperatorId, Vec<Section>>>,
+    pub(crate) coordinators: HashMap<OperatorId, CoordinatorLine>,
+    pub(crate) counters: Arc<TaskCounters>,
+    pub(crate) reporter: Reporter,
+    pub(crate) uploader: Uploader,
+    pub(crate) settings: Settings,
+}
+
+/// What the configuration says about tasks.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Settings {
+    pub(crate) trust: Trust,
+    pub(crate) limits: Limits,
+    pub(crate) buffer_timeout: BufferTimeout,
+    pub(crate) step_warning: Duration,
+    /// How long a thread looks for news before it sleeps; zero if it may not.
+    pub(crate) spin: Duration,
+}
+
+/// A mail to a slot's thread.
+pub(crate) enum Mail {
+    Start(Box<Blueprint>),
+    Task(Subtask, TaskMail),
+    /// End when the last task has ended. Not left to the mailbox being dropped: coordinators hold it, too, and end later.
+    End,
+}
+
+/// How others reach a slot's thread.
+#[derive(Clone)]
+pub(crate) struct SlotMailbox {
+    mails: Sender<Mail>,
+    pub(crate) waker: Arc<Waker>,
+}
+
+impl SlotMailbox {
+    pub(crate) fn send(&self, mail: Mail) {
+        // A thread that has ended has no tasks that a mail could be for.
+        let _ = self.mails.send(mail);
+        self.waker.wake();
+    }
+}
+
+/// Starts the thread of a slot.
+pub(crate) fn start(
+    name: &str,
+    nth: usize,
+    processors: &Processors,
+    runtime: Handle,
+) -> Result<(SlotMailbox, JoinHandle<()>), Failure> {
+    let (sender, mails) = unbounded();
+    let waker = Arc::new(Waker::default());
+    let mailbox = SlotMailbox { mails: sender, waker: waker.clone() };
+    let processors = processors.clone();
+    let run = move || {
+        waker.bind();
+        processors.pin(nth);
+        panics::watch_this_thread();
+        precise_timers();
+        SlotThread { mails, waker, runtime, tasks: Vec::new(), is_ending: false, spin: Duration::ZERO }.run();
+    };
+    let thread = thread::Builder::new().name(name.to_owned()).spawn(run);
+    let thread = thread.map_err(|cause| Failure::new(format!("no thread for a slot could be started: {cause}")))?;
+    Ok((mailbox, thread))
+}
+
+/// Lets the kernel end this thread's sleeps on time: by default it may be 50 µs late.
+fn precise_timers() {
+    let _ = nix::sys::prctl::set_timerslack(1);
+}
+
+struct SlotThread {
+    mails: Receiver<Mail>,
+    waker: Arc<Waker>,
+    runtime: Handle,
+    tasks: Vec<Task>,
+    is_ending: bool,
+    spin: Duration,
+}
+
+impl SlotThread {
+    fn run(mut self) {
+        loop {
+            self.waker.clear();
+            self.read_mails();
+            if self.is_ending && self.tasks.is_empty() {
+                return;
+            }
+            let mut ready = false;
+            let mut until: Option<Instant> = None;
+            let mut index = 0;
+            while index < self.tasks.len() {
+                match self.tasks[index].step() {
+                    Step::Ready => ready = true,
+                    Step::Wait(time) => until = until.into_iter().chain(time).min(),
+                    Step::Done => {
+                        self.tasks.swap_remove(index);
+                        continue;
+                    }
+                }
+                index += 1;
+            }
+            if !ready {
+                self.sleep(until);
+            }
+        }
+    }
+
+    fn read_mails(&mut self) {
+        while let Ok(mail) = self.mails.try_recv() {
+            match mail {
+                Mail::Start(blueprint) => self.start_task(*blueprint),
+                Mail::Task(subtask, mail) => self.deliver(subtask, mail),
+                Mail::End => self.is_ending = true,
+            }
+        }
+    }
+
+    fn deliver(&mut self, subtask: Subtask, mail: TaskMail) {
+        let task = self.tasks.iter().position(|task| task.attempt.subtask == subtask);
+        if let Some(index) = task
+            && self.tasks[index].on_mail(mail) == Step::Done
+        {
+            self.tasks.swap_remove(index);
+        }
+    }
+
+    fn start_task(&mut self, blueprint: Blueprint) {
+        let (attempt, reporter) = (blueprint.attempt, blueprint.reporter.clone());
+        self.spin = blueprint.settings.spin;
+        reporter.state(attempt, ExecutionState::Initializing);
+        let waker = self.waker.clone();
+        let runtime = self.runtime.clone();
+        let built = catch_unwind(AssertUnwindSafe(|| build(blueprint, waker, runtime)));
+        let built = built.unwrap_or_else(|payload| Err(flow::failure_of_panic(payload, panics::take_facts())));
+        match built {
+            Ok(task) => {
+                reporter.state(attempt, ExecutionState::Running);
+                self.tasks.push(task);
+            }
+            Err(failure) => reporter.failed(attempt, failure),
+        }
+    }
+
+    fn sleep(&self, until: Option<Instant>) {
+        let start = clock::now();
+        if !self.spin.is_zero() {
+            let spin_end = until.map_or(start + self.spin, |until| until.min(start + self.spin));
+            while clock::now() < spin_end {
+                if self.waker.is_notified() {
+                    return;
+                }
+                std::hint::spin_loop();
+            }
+        }
+        let timeout = until.map(|until| until.saturating_duration_since(clock::now()));
+        if timeout != Some(Duration::ZERO) {
+            self.waker.park(timeout);
+        }
+    }
+}
+
+fn build(blueprint: Blueprint, waker: Arc<Waker>, runtime: Handle) -> Result<Task, Failure> {
+    let Blueprint { graph, vertex, attempt, senders, gate, restored, coordinators, .. } = blueprint;
+    let flow = Rc::new(Flow::default());
+    flow.set_now_millis(clock::wall_millis());
+    let accumulators = Accumulators::default();
+    let woken = Arc::new(AtomicBool::new(false));
+    let services = TaskServices { waker, woken: woken.clone(), runtime, coordinators, subtask: attempt.subtask.index };
+    let chain = ChainParts {
+        graph: &graph,
+        vertex,
+        subtask: attempt.subtask.index,
+        senders,
+        restored,
+        flow: flow.clone(),
+        services: Rc::new(services),
+        accumulators: accumulators.clone(),
+        counters: blueprint.counters.clone(),
+        limits: blueprint.settings.limits,
+    }
+    .build()?;
+    let work = match (chain, gate) {
+        (Chain::Source(source), _) => Work::Source { source, queue: VecDeque::new(), pause: Pause::new(woken) },
+        (Chain::Head(head), Some((gate, inputs))) => {
+            Work::Gate { head, input: Box::new(GateInput::new(gate, inputs, blueprint.settings.trust)) }
+        }
+        (Chain::Head(_), None) => return Err(Failure::fatal("a task without a source needs input channels")),
+    };
+    Ok(Task::new(TaskParts {
+        attempt,
+        name: graph.vertices[vertex].name.clone(),
+        work,
+        flow,
+        accumulators,
+        counters: blueprint.counters,
+        reporter: blueprint.reporter,
+        uploader: blueprint.uploader,
+        buffer_timeout: blueprint.settings.buffer_timeout,
+        step_warning: blueprint.settings.step_warning,
+    }))
+}
+
+/// What the runtime does for the operators of one task.
+struct TaskServices {
+    waker: Arc<Waker>,
+    /// Says that a wake is about this task.
+    woken: Arc<AtomicBool>,
+    runtime: Handle,
+    coordinators: HashMap<OperatorId, CoordinatorLine>,
+    subtask: u32,
+}
+
+impl Services for TaskServices {
+    fn waker(&self) -> TaskWaker {
+        let (waker, woken) = (self.waker.clone(), self.woken.clone());
+        TaskWaker::new(move || {
+            woken.store(true, Ordering::SeqCst);
+            waker.wake();
+        })
+    }
+
+    fn spawn(&self, task: IoTask) {
+        self.runtime.spawn(task);
+    }
+
+    fn send_to_coordinator(&self, operator: OperatorId, event: Vec<u8>) {
+        match self.coordinators.get(&operator) {
+            Some(line) => line.send(self.subtask, event),
+            None => flow::fail(Failure::fatal(
+                "the operator's coordinator runs on another worker, which is not connected yet",
+            )),
+        }
+    }
+}

@@ -1,0 +1,559 @@
+//! The control thread of a worker: obeys the JobMaster, starts and stops tasks, and reports.
+
+use std::{
+    collections::{BTreeMap, HashMap, HashSet},
+    sync::Arc,
+    thread::{self, JoinHandle},
+    time::Duration,
+};
+
+use crossbeam_channel::{Receiver, Sender, after, select, unbounded};
+use millstream_api::{record::archive::Trust, signal::Barrier};
+use millstream_model::{
+    config::{self, Threading, Validation},
+    deployment::{CoordinatorState, Deployment, Placement},
+    fault::Failure,
+    id::{CheckpointId, ExecutionAttemptId, Generation, LeaderEpoch, OperatorId, Subtask, WorkerId},
+    job_graph::JobGraph,
+    message::{CheckpointKind, Command, FromWorker, Report, ToWorker},
+    state::ExecutionState,
+};
+use millstream_shuffle::{
+    channel::{ChannelReceiver, ChannelSender, channel},
+    gate::{GateSignal, InputGate},
+    segment::SegmentPool,
+};
+use millstream_storage::{CheckpointDirectory, local_path};
+use tokio::runtime::Runtime;
+
+use crate::{
+    coordinator::{self, CoordinatorLine, CoordinatorMail, CoordinatorParts, CoordinatorSnapshot},
+    metrics::TaskCounters,
+    output::Limits,
+    processors::Processors,
+    report::Reporter,
+    restore::RestoredState,
+    slot_thread::{self, Blueprint, Mail, Settings, SlotMailbox},
+    snapshot::{Uploader, with_causes},
+    task::TaskMail,
+};
+
+/// Between two reports of counters.
+const METRICS_INTERVAL: Duration = Duration::from_millis(500);
+
+/// What a worker is.
+#[derive(Clone, Debug)]
+pub struct WorkerConfig {
+    pub worker: WorkerId,
+    /// The SHA-256 of this executable in hexadecimal digits; job graphs of other executables are refused. `None` if it
+    /// runs only what this process has planned.
+    pub artifact: Option<String>,
+}
+
+/// A worker that runs; it ends with [`Command::Shutdown`] or when this is dropped.
+pub struct Worker {
+    commands: Sender<ToWorker>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Worker {
+    /// Starts a worker in this process. Its reports go to `reports`.
+    ///
+    /// # Errors
+    /// If its threads cannot be started.
+    pub fn start(config: WorkerConfig, reports: Sender<FromWorker>) -> Result<Worker, Failure> {
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(2)
+            .thread_name("io")
+            .enable_all()
+            .build()
+            .map_err(|cause| Failure::new(format!("the I/O runtime could not be started: {cause}")))?;
+        let (commands, receiver) = unbounded();
+        let control = Control {
+            reporter: Reporter { worker: config.worker, reports },
+            config,
+            runtime,
+            epoch: LeaderEpoch::default(),
+            job: None,
+        };
+        let thread = thread::Builder::new().name("worker".to_owned()).spawn(move || control.run(&receiver));
+        let thread =
+            thread.map_err(|cause| Failure::new(format!("no thread for a worker could be started: {cause}")))?;
+        Ok(Worker { commands, thread: Some(thread) })
+    }
+
+    /// Hands over a message, without waiting for what it does.
+    pub fn send(&self, message: ToWorker) {
+        // A worker that has ended has said so.
+        let _ = self.commands.send(message);
+    }
+
+    /// How to send messages from elsewhere.
+    pub fn sender(&self) -> Sender<ToWorker> {
+        self.commands.clone()
+    }
+
+    /// Blocks until the worker has ended.
+    pub fn join(mut self) {
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Drop for Worker {
+    fn drop(&mut self) {
+        let epoch = LeaderEpoch { incarnation: u64::MAX, revision: u64::MAX };
+        let _ = self.commands.send(ToWorker { epoch, command: Command::Shutdown });
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+struct Control {
+    config: WorkerConfig,
+    reporter: Reporter,
+    runtime: Runtime,
+    /// The highest that a message has carried; lower ones are refused.
+    epoch: LeaderEpoch,
+    job: Option<RunningJob>,
+}
+
+/// One deployment.
+struct RunningJob {
+    generation: Generation,
+    /// The mailbox of each subtask's thread.
+    tasks: BTreeMap<Subtask, SlotMailbox>,
+    sources: Vec<Subtask>,
+    counters: Vec<(ExecutionAttemptId, Arc<TaskCounters>)>,
+    threads: Vec<JoinHandle<()>>,
+    coordinators: HashMap<OperatorId, CoordinatorLine>,
+    snapshots: Receiver<CoordinatorSnapshot>,
+    /// The checkpoint whose coordinators have not all answered, and how many are missing.
+    triggering: Option<(CheckpointId, CheckpointKind, usize)>,
+}
+
+impl Control {
+    fn run(mut self, commands: &Receiver<ToWorker>) {
+        loop {
+            let never = crossbeam_channel::never();
+            let snapshots = self.job.as_ref().map_or(never, |job| job.snapshots.clone());
+            select! {
+                recv(commands) -> message => match message {
+                    Ok(ToWorker { epoch, command }) if epoch >= self.epoch => {
+                        self.epoch = epoch;
+                        if matches!(command, Command::Shutdown) {
+                            break;
+                        }
+                        self.obey(command);
+                    }
+                    Ok(ToWorker { epoch, .. }) => {
+                        tracing::warn!(?epoch, known = ?self.epoch, "a message of an earlier leader is refused");
+                    }
+                    Err(_) => break,
+                },
+                recv(snapshots) -> snapshot => if let Ok(snapshot) = snapshot {
+                    self.on_coordinator_snapshot(snapshot);
+                } else {
+                    // All coordinators have ended.
+                    self.job.iter_mut().for_each(|job| job.snapshots = crossbeam_channel::never());
+                },
+                recv(after(METRICS_INTERVAL)) -> _ => self.report_metrics(),
+            }
+        }
+        self.stop();
+        self.runtime.shutdown_background();
+    }
+
+    fn obey(&mut self, command: Command) {
+        match command {
+            Command::Deploy { graph, deployment } => {
+                let generation = deployment.generation;
+                if self.job.as_ref().is_some_and(|job| job.generation >= generation) {
+                    return; // repeated
+                }
+                self.stop();
+                let graph = Arc::new(*graph);
+                if let Err(failure) = self.deploy(&graph, &deployment) {
+                    self.stop();
+                    for placement in self.own(&deployment) {
+                        let attempt = ExecutionAttemptId { subtask: placement.subtask, generation };
+                        self.reporter.state(attempt, ExecutionState::Deploying);
+                        self.reporter.failed(attempt, failure.clone());
+                    }
+                }
+            }
+            Command::Cancel { generation } => {
+                if self.job.as_ref().is_some_and(|job| job.generation <= generation) {
+                    self.tell_all(|| TaskMail::Cancel);
+                }
+            }
+            Command::TriggerCheckpoint { generation, checkpoint, kind } => self.trigger(generation, checkpoint, kind),
+            Command::CheckpointComplete { generation, checkpoint } => {
+                self.tell_generation(generation, || TaskMail::Complete(checkpoint));
+            }
+            Command::CheckpointAborted { generation, checkpoint } => {
+                if let Some(job) = self.job.as_mut().filter(|job| job.generation == generation)
+                    && job.triggering.is_some_and(|(pending, ..)| pending == checkpoint)
+                {
+                    job.triggering = None;
+                    job.coordinators.values().for_each(|line| line.mail(CoordinatorMail::Release));
+                }
+                self.tell_generation(generation, || TaskMail::Aborted(checkpoint));
+            }
+            Command::Finish { generation } => {
+                self.report_metrics();
+                self.tell_generation(generation, || TaskMail::Finish);
+            }
+            Command::Shutdown => {}
+        }
+    }
+
+    fn own<'a>(&self, deployment: &'a Deployment) -> impl Iterator<Item = &'a Placement> + use<'a> {
+        let worker = self.config.worker;
+        deployment.placements.iter().filter(move |placement| placement.worker == worker)
+    }
+
+    fn tell_generation(&self, generation: Generation, mail: impl Fn() -> TaskMail) {
+        if self.job.as_ref().is_some_and(|job| job.generation == generation) {
+            self.tell_all(mail);
+        }
+    }
+
+    fn tell_all(&self, mail: impl Fn() -> TaskMail) {
+        for (subtask, mailbox) in self.job.iter().flat_map(|job| &job.tasks) {
+            mailbox.send(Mail::Task(*subtask, mail()));
+        }
+    }
+
+    /// Coordinators first; their answers lead to `inject`.
+    fn trigger(&mut self, generation: Generation, checkpoint: CheckpointId, kind: CheckpointKind) {
+        let Some(job) = self.job.as_mut().filter(|job| job.generation == generation) else { return };
+        if job.coordinators.is_empty() {
+            return job.inject(Barrier { checkpoint, kind });
+        }
+        job.triggering = Some((checkpoint, kind, job.coordinators.len()));
+        job.coordinators.values().for_each(|line| line.mail(CoordinatorMail::Snapshot(checkpoint)));
+    }
+
+    fn on_coordinator_snapshot(&mut self, snapshot: CoordinatorSnapshot) {
+        let CoordinatorSnapshot { generation, operator, checkpoint, state } = snapshot;
+        let Some(job) = self.job.as_mut().filter(|job| job.generation == generation) else { return };
+        let Some((pending, kind, missing)) = &mut job.triggering else { return };
+        if *pending != checkpoint {
+            return;
+        }
+        match state {
+            Ok(bytes) => {
+                let state = CoordinatorState { operator, bytes };
+                self.reporter.send(Report::CoordinatorAck { generation, checkpoint, state });
+                *missing -= 1;
+                if *missing == 0 {
+                    let barrier = Barrier { checkpoint, kind: *kind };
+                    job.triggering = None;
+                    job.inject(barrier);
+                    job.coordinators.values().for_each(|line| line.mail(CoordinatorMail::Release));
+                }
+            }
+            Err(failure) => {
+                job.triggering = None;
+                job.coordinators.values().for_each(|line| line.mail(CoordinatorMail::Release));
+                self.reporter.send(Report::CheckpointDeclined { generation, checkpoint, failure });
+            }
+        }
+    }
+
+    fn report_metrics(&self) {
+        let tasks = self.job.iter().flat_map(|job| &job.counters);
+        let tasks: Vec<_> = tasks.map(|(attempt, counters)| (*attempt, counters.snapshot())).collect();
+        if !tasks.is_empty() {
+            self.reporter.send(Report::Metrics { tasks });
+        }
+    }
+
+    /// Ends the current deployment and waits for its threads. Tasks that do not end keep their thread waiting; the
+    /// JobMaster's watchdog deals with that.
+    fn stop(&mut self) {
+        self.tell_all(|| TaskMail::Cancel);
+        if let Some(job) = self.job.take() {
+            let RunningJob { tasks, coordinators, threads, .. } = job;
+            drop(coordinators);
+            tasks.values().for_each(|mailbox| mailbox.send(Mail::End));
+            threads.into_iter().for_each(|thread| {
+                let _ = thread.join();
+            });
+        }
+    }
+
+    fn deploy(&mut self, graph: &Arc<JobGraph>, deployment: &Deployment) -> Result<(), Failure> {
+        self.check_artifact(graph)?;
+        let restored = deployment.restore.as_ref().map(RestoredState::read).transpose()?;
+        let mut threads = self.start_threads(graph, deployment)?;
+        let settings = self.settings(graph, &threads)?;
+        let mut wiring = Wiring::new(graph, deployment, self.config.worker, &threads.mailboxes)?;
+        let directory = graph.configuration.get(&config::CHECKPOINTING_DIR)?;
+        let directory = directory.as_deref().map(local_path).transpose();
+        let directory = directory.map_err(|cause| Failure::fatal(with_causes(&cause)))?;
+        let uploader = Uploader {
+            runtime: self.runtime.handle().clone(),
+            directory: directory.map(|root| CheckpointDirectory::new(&root, graph.job_id)),
+            reporter: self.reporter.clone(),
+        };
+
+        let (snapshot_sender, snapshots) = unbounded();
+        let mut coordinators = HashMap::new();
+        let mut starting = Vec::new();
+        for (vertex, operator) in coordinated(graph) {
+            let job_vertex = &graph.vertices[vertex];
+            let mailboxes = (0..job_vertex.parallelism)
+                .map(|index| threads.mailboxes.get(&Subtask { vertex: job_vertex.id, index }).cloned());
+            let Some(subtasks) = mailboxes.collect::<Option<Vec<_>>>() else {
+                return Err(Failure::fatal(format!(
+                    "operator '{}' has a coordinator, so all of its subtasks must run on one worker for now",
+                    job_vertex.operators[operator].name
+                )));
+            };
+            let id = job_vertex.operators[operator].id;
+            let (line, mails) = coordinator::line();
+            coordinators.insert(id, line);
+            let parts = CoordinatorParts {
+                graph: graph.clone(),
+                vertex,
+                operator,
+                generation: deployment.generation,
+                restored: restored.as_ref().and_then(|state| state.coordinator(id).cloned()),
+                subtasks,
+                reporter: self.reporter.clone(),
+                snapshots: snapshot_sender.clone(),
+            };
+            starting.push((parts, mails));
+        }
+
+        let mut job = RunningJob {
+            generation: deployment.generation,
+            tasks: threads.mailboxes.clone(),
+            sources: Vec::new(),
+            counters: Vec::new(),
+            threads: std::mem::take(&mut threads.handles),
+            coordinators,
+            snapshots,
+            triggering: None,
+        };
+        for placement in self.own(deployment) {
+            let subtask = placement.subtask;
+            let attempt = ExecutionAttemptId { subtask, generation: deployment.generation };
+            let vertex = graph.vertex_index(subtask.vertex).ok_or_else(|| unknown_vertex(subtask))?;
+            let job_vertex = &graph.vertices[vertex];
+            let gate = wiring.gate(vertex, subtask.index);
+            if gate.is_none() {
+                job.sources.push(subtask);
+            }
+            let counters = Arc::new(TaskCounters::new());
+            job.counters.push((attempt, counters.clone()));
+            let restored = restored.as_ref().map(|state| {
+                let of = |operator: OperatorId| (operator, state.of(operator, job_vertex, subtask.index));
+                job_vertex.operators.iter().map(|operator| of(operator.id)).collect()
+            });
+            self.reporter.state(attempt, ExecutionState::Deploying);
+            let blueprint = Blueprint {
+                graph: graph.clone(),
+                vertex,
+                attempt,
+                senders: wiring.senders(vertex, subtask.index),
+                gate,
+                restored,
+                coordinators: job.coordinators.clone(),
+                counters,
+                reporter: self.reporter.clone(),
+                uploader: uploader.clone(),
+                settings,
+            };
+            threads.mailboxes[&subtask].send(Mail::Start(Box::new(blueprint)));
+        }
+        // From here on the job ends them.
+        threads.mailboxes.clear();
+        self.job = Some(job);
+        // After the tasks, whose mailboxes keep order: a coordinator's first event must find its subtask.
+        starting.into_iter().try_for_each(|(parts, mails)| coordinator::start(parts, mails))
+    }
+
+    fn check_artifact(&self, graph: &JobGraph) -> Result<(), Failure> {
+        let wanted = graph.artifact.as_ref().map(|artifact| artifact.sha256.as_str());
+        match (wanted, self.config.artifact.as_deref()) {
+            (None, None) => Ok(()),
+            (Some(wanted), Some(own)) if wanted == own => Ok(()),
+            (wanted, own) => Err(Failure::fatal(format!(
+                "the job was planned by the executable with SHA-256 {}, this worker is {}; start the worker from the \
+                 same file",
+                wanted.unwrap_or("(not given)"),
+                own.unwrap_or("(not given)")
+            ))),
+        }
+    }
+
+    fn settings(&self, graph: &JobGraph, threads: &Threads) -> Result<Settings, Failure> {
+        let configuration = &graph.configuration;
+        let trust = match configuration.get(&config::SHUFFLE_VALIDATE)? {
+            Validation::Always => Trust::VALIDATE,
+            // SAFETY: all channels are within this process, so the same program wrote what is read.
+            Validation::Auto | Validation::Never => unsafe { Trust::same_program() },
+        };
+        let limits = Limits {
+            overdraft_segments: configuration.get(&config::MAX_OVERDRAFT_BUFFERS)? as usize,
+            overflow_bytes: configuration.get(&config::OVERFLOW_MAX)?.bytes(),
+            segment_bytes: configuration.get(&config::SEGMENT_SIZE)?.bytes(),
+        };
+        Ok(Settings {
+            trust,
+            limits,
+            buffer_timeout: configuration.get(&config::BUFFER_TIMEOUT)?,
+            step_warning: configuration.get(&config::TASK_STEP_WARNING)?,
+            spin: if threads.may_spin { configuration.get(&config::TASK_SPIN)? } else { Duration::ZERO },
+        })
+    }
+
+    /// A thread for each slot, or for each subtask that gets its own.
+    fn start_threads(&self, graph: &JobGraph, deployment: &Deployment) -> Result<Threads, Failure> {
+        let processors = Processors::find(&graph.configuration.get(&config::AFFINITY)?);
+        let threading = graph.configuration.get(&config::TASK_THREADING)?;
+        let mut by_slot = HashMap::new();
+        let mut threads = Threads { mailboxes: BTreeMap::new(), handles: Vec::new(), may_spin: false };
+        for placement in self.own(deployment) {
+            let subtask = placement.subtask;
+            let vertex = graph.vertex_index(subtask.vertex).ok_or_else(|| unknown_vertex(subtask))?;
+            let own_thread = threading == Threading::Task || graph.vertices[vertex].on_own_thread;
+            let existing = by_slot.get(&placement.slot).filter(|_| !own_thread).cloned();
+            let mailbox: SlotMailbox = match existing {
+                Some(mailbox) => mailbox,
+                None => {
+                    let name = format!("slot-{}", placement.slot.0);
+                    let nth = placement.slot.0 as usize;
+                    let (mailbox, handle) = slot_thread::start(&name, nth, &processors, self.runtime.handle().clone())?;
+                    threads.handles.push(handle);
+                    if !own_thread {
+                        by_slot.insert(placement.slot, mailbox.clone());
+                    }
+                    mailbox
+                }
+            };
+            threads.mailboxes.insert(subtask, mailbox);
+        }
+        threads.may_spin = processors.may_spin(threads.handles.len());
+        Ok(threads)
+    }
+}
+
+impl RunningJob {
+    fn inject(&self, barrier: Barrier) {
+        for subtask in &self.sources {
+            self.tasks[subtask].send(Mail::Task(*subtask, TaskMail::Trigger(barrier)));
+        }
+    }
+}
+
+/// The threads of a deployment that is being made; without one, they end when this is dropped.
+struct Threads {
+    mailboxes: BTreeMap<Subtask, SlotMailbox>,
+    handles: Vec<JoinHandle<()>>,
+    /// Whether there is a processor for each of them.
+    may_spin: bool,
+}
+
+impl Drop for Threads {
+    fn drop(&mut self) {
+        self.mailboxes.values().for_each(|mailbox| mailbox.send(Mail::End));
+    }
+}
+
+/// Operators with a coordinator: vertex and index.
+fn coordinated(graph: &JobGraph) -> impl Iterator<Item = (usize, usize)> {
+    graph.vertices.iter().enumerate().flat_map(|(vertex, job_vertex)| {
+        let operators = job_vertex.operators.iter().enumerate();
+        operators.filter(|(_, operator)| operator.coordinator.is_some()).map(move |(index, _)| (vertex, index))
+    })
+}
+
+fn unknown_vertex(subtask: Subtask) -> Failure {
+    Failure::fatal(format!("the deployment names vertex {}, which the job graph does not have", subtask.vertex))
+}
+
+/// The channels into one task, the operator's input that each belongs to, and what their senders notify.
+type GateParts = (Vec<ChannelReceiver>, Vec<u8>, Arc<GateSignal>);
+
+/// All channels of a deployment, until their tasks take them.
+struct Wiring {
+    senders: HashMap<(usize, u32), HashMap<usize, Vec<ChannelSender>>>,
+    gates: HashMap<(usize, u32), GateParts>,
+}
+
+impl Wiring {
+    fn new(
+        graph: &JobGraph,
+        deployment: &Deployment,
+        worker: WorkerId,
+        mailboxes: &BTreeMap<Subtask, SlotMailbox>,
+    ) -> Result<Wiring, Failure> {
+        let configuration = &graph.configuration;
+        let segment_bytes = configuration.get(&config::SEGMENT_SIZE)?.bytes() as usize;
+        let window = configuration.get(&config::CHANNEL_WINDOW)?.bytes();
+        let here: HashSet<Subtask> =
+            deployment.placements.iter().filter(|p| p.worker == worker).map(|p| p.subtask).collect();
+        let mut wiring = Wiring { senders: HashMap::new(), gates: HashMap::new() };
+        let channels: usize = (0..graph.vertices.len()).map(|vertex| channels_into(graph, vertex)).sum();
+        let per_channel = (window as usize / segment_bytes).max(2);
+        let pool = SegmentPool::new(segment_bytes, channels * per_channel);
+
+        for (target, vertex) in graph.vertices.iter().enumerate() {
+            let consumers = (0..vertex.parallelism).map(|index| Subtask { vertex: vertex.id, index });
+            for consumer in consumers.filter(|consumer| here.contains(consumer)) {
+                let mut sources = Vec::new();
+                for (edge, job_edge) in graph.inputs(target) {
+                    let producer_vertex = &graph.vertices[job_edge.source];
+                    for producer in 0..producer_vertex.parallelism {
+                        let range =
+                            job_edge.partitioning.consumers(producer, producer_vertex.parallelism, vertex.parallelism);
+                        if range.contains(&consumer.index) {
+                            sources.push((edge, job_edge, Subtask { vertex: producer_vertex.id, index: producer }));
+                        }
+                    }
+                }
+                if sources.is_empty() {
+                    continue;
+                }
+                let signal = Arc::new(GateSignal::new(sources.len(), mailboxes[&consumer].waker.clone()));
+                let (mut receivers, mut inputs) = (Vec::new(), Vec::new());
+                for (index, (edge, job_edge, producer)) in sources.into_iter().enumerate() {
+                    let Some(mailbox) = mailboxes.get(&producer) else {
+                        return Err(Failure::fatal(format!(
+                            "'{}' and '{}' were placed on different workers, which are not connected yet",
+                            graph.vertices[job_edge.source].name, vertex.name
+                        )));
+                    };
+                    let (sender, receiver) = channel(&pool, window, mailbox.waker.clone(), signal.clone(), index);
+                    let of_producer = wiring.senders.entry((job_edge.source, producer.index)).or_default();
+                    // Consumers are visited in the order of their index, which is that of a producer's channels.
+                    of_producer.entry(edge).or_default().push(sender);
+                    receivers.push(receiver);
+                    inputs.push(job_edge.input);
+                }
+                wiring.gates.insert((target, consumer.index), (receivers, inputs, signal));
+            }
+        }
+        Ok(wiring)
+    }
+
+    fn senders(&mut self, vertex: usize, subtask: u32) -> HashMap<usize, Vec<ChannelSender>> {
+        self.senders.remove(&(vertex, subtask)).unwrap_or_default()
+    }
+
+    fn gate(&mut self, vertex: usize, subtask: u32) -> Option<(InputGate, Vec<u8>)> {
+        let (receivers, inputs, signal) = self.gates.remove(&(vertex, subtask))?;
+        Some((InputGate::new(receivers, signal), inputs))
+    }
+}
+
+fn channels_into(graph: &JobGraph, vertex: usize) -> usize {
+    let consumers = graph.vertices[vertex].parallelism as usize;
+    graph.inputs(vertex).map(|(_, edge)| graph.vertices[edge.source].parallelism as usize * consumers).sum()
+}

@@ -1,0 +1,206 @@
+//! The embedded cluster: a JobMaster and a worker per job, in this process. Flink's `MiniCluster`.
+
+use std::{
+    path::PathBuf,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use crossbeam_channel::{Sender, unbounded};
+use millstream_api::{
+    job::{FinishedJob, JobError, JobProgress, PipelineExecutor, RunningJob},
+    stream::environment::StreamExecutionEnvironment,
+};
+use millstream_controlplane::{
+    JobHandle, JobMaster, JobMasterConfig, Store, WorkerLink,
+    leadership::{Election, FileElection, Latch},
+    store::{FileStore, MemoryStore},
+};
+use millstream_dataplane::{Worker, WorkerConfig};
+use millstream_model::{
+    config::{CHECKPOINTING_DIR, Configuration, HIGH_AVAILABILITY, HIGH_AVAILABILITY_STORAGE_DIR, HighAvailability},
+    fault::Failure,
+    id::{LeaderEpoch, WorkerId},
+    job_graph::{JobGraph, OperatorRole},
+    message::ToWorker,
+    state::JobStatus,
+};
+use millstream_storage::local_path;
+
+/// Runs jobs in this process. Cheap to make: nothing runs before a job is submitted.
+#[derive(Debug)]
+pub struct MiniCluster {
+    configuration: Configuration,
+    /// Of the directory in the configuration of the first job that wanted one.
+    leadership: Mutex<Option<Leadership>>,
+}
+
+/// Where the pointers of jobs are kept, and the right to write them.
+#[derive(Clone, Debug)]
+struct Leadership {
+    store: Arc<dyn Store>,
+    epoch: LeaderEpoch,
+    /// `None` for a store that nobody else can reach.
+    _latch: Option<Arc<Latch>>,
+}
+
+impl MiniCluster {
+    pub fn new(configuration: Configuration) -> MiniCluster {
+        MiniCluster { configuration, leadership: Mutex::new(None) }
+    }
+
+    /// Leads the cluster's store, from the first job on. Jobs of one cluster share it.
+    fn lead(&self, configuration: &Configuration) -> Result<Leadership, Failure> {
+        let mut leadership = self.leadership.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(leadership) = &*leadership {
+            return Ok(leadership.clone());
+        }
+        let new = elect(configuration)?;
+        *leadership = Some(new.clone());
+        Ok(new)
+    }
+}
+
+/// Makes environments whose jobs run in this process.
+pub trait LocalEnvironment {
+    /// An environment with an embedded cluster and this configuration.
+    fn local(configuration: Configuration) -> StreamExecutionEnvironment;
+}
+
+impl LocalEnvironment for StreamExecutionEnvironment {
+    fn local(configuration: Configuration) -> StreamExecutionEnvironment {
+        StreamExecutionEnvironment::with_executor(Arc::new(MiniCluster::new(configuration)))
+    }
+}
+
+impl PipelineExecutor for MiniCluster {
+    fn configuration(&self) -> Configuration {
+        self.configuration.clone()
+    }
+
+    fn submit(&self, graph: JobGraph) -> Result<Arc<dyn RunningJob>, JobError> {
+        let started = self.lead(&graph.configuration).and_then(|leadership| EmbeddedJob::start(graph, leadership));
+        started.map(|job| Arc::new(job) as Arc<dyn RunningJob>).map_err(JobError::Submission)
+    }
+}
+
+/// A job, with the worker that runs it.
+struct EmbeddedJob {
+    handle: JobHandle,
+    sources: Vec<millstream_model::id::JobVertexId>,
+    /// Kept for as long as the job is: the worker's threads, and leadership of the store.
+    _worker: Worker,
+    _leadership: Leadership,
+}
+
+impl EmbeddedJob {
+    fn start(graph: JobGraph, leadership: Leadership) -> Result<EmbeddedJob, Failure> {
+        let (report_sender, reports) = unbounded();
+        let worker = Worker::start(WorkerConfig { worker: WorkerId(0), artifact: None }, report_sender)?;
+        let link = Link { commands: worker.sender(), slots: graph.required_slots() };
+        let checkpoint_dir = checkpoint_dir(&graph.configuration)?;
+        let is_source = |operators: &[millstream_model::job_graph::Operator]| {
+            operators.first().is_some_and(|head| head.role == OperatorRole::Source)
+        };
+        let sources = graph.vertices.iter().filter(|vertex| is_source(&vertex.operators));
+        let sources = sources.map(|vertex| vertex.id).collect();
+        let handle = JobMaster::start(JobMasterConfig {
+            graph,
+            workers: vec![Box::new(link)],
+            reports,
+            store: leadership.store.clone(),
+            checkpoint_dir,
+            epoch: leadership.epoch,
+        });
+        Ok(EmbeddedJob { handle, sources, _worker: worker, _leadership: leadership })
+    }
+}
+
+fn checkpoint_dir(configuration: &Configuration) -> Result<Option<PathBuf>, Failure> {
+    let directory = configuration.get(&CHECKPOINTING_DIR)?;
+    let path = directory.as_deref().map(local_path).transpose();
+    path.map_err(|cause| Failure::fatal(cause.to_string()))
+}
+
+fn elect(configuration: &Configuration) -> Result<Leadership, Failure> {
+    let fatal = |cause: &dyn std::error::Error| Failure::fatal(cause.to_string());
+    match configuration.get(&HIGH_AVAILABILITY)? {
+        HighAvailability::None | HighAvailability::Memory => {
+            let store = Arc::new(MemoryStore::new());
+            let epoch = store.elect();
+            Ok(Leadership { store, epoch, _latch: None })
+        }
+        HighAvailability::File => {
+            let directory = configuration.get(&HIGH_AVAILABILITY_STORAGE_DIR)?;
+            let directory = directory.ok_or_else(|| {
+                Failure::fatal(format!(
+                    "set {}: the file store needs a directory",
+                    HIGH_AVAILABILITY_STORAGE_DIR.name()
+                ))
+            })?;
+            let directory = local_path(&directory).map_err(|cause| fatal(&cause))?;
+            let election = FileElection::new(&directory).map_err(|cause| fatal(&cause))?;
+            let latch = election.try_acquire().map_err(|cause| fatal(&cause))?;
+            let latch = latch
+                .ok_or_else(|| Failure::fatal(format!("another process leads the jobs in {}", directory.display())))?;
+            let store = FileStore::open(&directory).map_err(|cause| fatal(&cause))?;
+            let epoch = latch.epoch();
+            Ok(Leadership { store: Arc::new(store), epoch, _latch: Some(Arc::new(latch)) })
+        }
+        HighAvailability::Etcd => Err(Failure::fatal(
+            "the embedded cluster has no etcd client; set high-availability.type to NONE, memory or file",
+        )),
+    }
+}
+
+/// The way to the worker of this process.
+struct Link {
+    commands: Sender<ToWorker>,
+    slots: u32,
+}
+
+impl WorkerLink for Link {
+    fn send(&self, message: ToWorker) {
+        // A worker that has ended has said so.
+        let _ = self.commands.send(message);
+    }
+
+    fn worker(&self) -> WorkerId {
+        WorkerId(0)
+    }
+
+    fn slots(&self) -> u32 {
+        self.slots
+    }
+}
+
+impl RunningJob for EmbeddedJob {
+    fn status(&self) -> JobStatus {
+        self.handle.status()
+    }
+
+    fn cancel(&self) {
+        self.handle.cancel();
+    }
+
+    fn wait(&self) -> FinishedJob {
+        let outcome = self.handle.wait();
+        FinishedJob {
+            status: outcome.status,
+            failure: outcome.failure,
+            runtime: outcome.timings.net_runtime,
+            restarts: outcome.timings.restarts.into(),
+            checkpoints: outcome.timings.checkpoints.completed,
+            accumulators: outcome.accumulators,
+            collected: outcome.collected,
+        }
+    }
+
+    fn progress(&self) -> JobProgress {
+        let metrics = self.handle.metrics();
+        let of_sources = metrics.tasks.iter().filter(|(subtask, _)| self.sources.contains(&subtask.vertex));
+        JobProgress {
+            records_read: of_sources.map(|(_, task)| task.records_in).sum(),
+            checkpoints: metrics.checkpoints.completed,
+        }
+    }
+}

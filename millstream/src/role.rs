@@ -1,0 +1,55 @@
+//! Which role this process has, and what each role does with `main`.
+
+use std::{
+    env,
+    process::{ExitCode, Termination},
+    sync::Arc,
+};
+
+use millstream_api::job;
+
+use crate::{logging, mini_cluster::MiniCluster, settings, worker_process};
+
+/// Set by the launcher of a process; absent if a person started it.
+pub(crate) const ROLE_VARIABLE: &str = "MILLSTREAM_ROLE";
+
+/// Runs a program in the role that it was started in. Called by what `#[millstream::main]` writes.
+pub fn enter<R: Termination>(init: impl FnOnce(), main: impl FnOnce() -> R) -> ExitCode {
+    match env::var(ROLE_VARIABLE).as_deref() {
+        Err(_) | Ok("run") => run(init, main),
+        Ok("worker") => {
+            init();
+            worker_process::run()
+        }
+        Ok("plan") => {
+            init();
+            crate::artifact::plan(main)
+        }
+        Ok(other) => {
+            eprintln!("{ROLE_VARIABLE} is '{other}'; this program knows run, plan and worker");
+            ExitCode::from(2)
+        }
+    }
+}
+
+/// Runs the program with an embedded cluster.
+fn run<R: Termination>(init: impl FnOnce(), main: impl FnOnce() -> R) -> ExitCode {
+    let configuration = match settings::load() {
+        Ok(configuration) => configuration,
+        Err(cause) => {
+            eprintln!("{cause}");
+            return ExitCode::from(2);
+        }
+    };
+    logging::start(&configuration);
+    settings::report(&configuration);
+    init();
+    job::set_default_executor(Arc::new(MiniCluster::new(configuration)));
+    main().report()
+}
+
+/// The program's own arguments: those of the command line without the `-Dkey=value` ones, which are configuration, and
+/// without the program's name.
+pub fn args() -> impl Iterator<Item = String> {
+    env::args().skip(1).filter(|argument| !settings::is_dynamic(argument))
+}

@@ -1,0 +1,56 @@
+//! Keys about the processes that run tasks.
+
+use super::{
+    super::{affinity::Affinity, key::Key, memory_size::MemorySize},
+    Group,
+};
+
+group! {
+    TASKMANAGER: "TaskManagers", "The processes that run tasks: how many at once, and in how much memory.";
+
+    /// How many slots a TaskManager offers; each runs one pipeline of the job, on a thread of its own.
+    TASK_SLOTS: u32 = Key::new("taskmanager.numberOfTaskSlots", "1").at_least("1").at_most("32768");
+
+    /// Which CPUs the threads of slots run on. `auto` gives each a CPU of its own if the process owns its CPUs, `off`
+    /// leaves it to the system, and a list such as `0-3,8` names them.
+    AFFINITY: Affinity = Key::new("taskmanager.affinity", "auto").ours();
+
+    /// The memory of a TaskManager with all its workers. Without a value it is not limited as a whole.
+    PROCESS_MEMORY: Option<MemorySize> = Key::optional("taskmanager.memory.process.size").at_least("64 mb");
+
+    /// The part of the memory that is for state, shared equally by the slots.
+    MANAGED_MEMORY_FRACTION: f64 = Key::new("taskmanager.memory.managed.fraction", "0.4").at_least("0").at_most("1");
+
+    /// The memory for state. With a value, the fraction is not used.
+    MANAGED_MEMORY: Option<MemorySize> = Key::optional("taskmanager.memory.managed.size")
+        .aliases(&["taskmanager.memory.size"]);
+
+    /// The part of the memory that is for buffers between tasks, shared equally by the slots.
+    NETWORK_MEMORY_FRACTION: f64 = Key::new("taskmanager.memory.network.fraction", "0.1")
+        .aliases(&["taskmanager.network.memory.fraction"])
+        .at_least("0")
+        .at_most("1");
+
+    /// The least memory for buffers between tasks.
+    NETWORK_MEMORY_MIN: MemorySize = Key::new("taskmanager.memory.network.min", "64 mb")
+        .aliases(&["taskmanager.network.memory.min"]);
+
+    /// The most memory for buffers between tasks. Without a value, the fraction decides alone.
+    NETWORK_MEMORY_MAX: Option<MemorySize> = Key::optional("taskmanager.memory.network.max")
+        .aliases(&["taskmanager.network.memory.max"]);
+
+    /// The size of one buffer.
+    SEGMENT_SIZE: MemorySize = Key::new("taskmanager.memory.segment-size", "32 kb").at_least("4 kb").at_most("1 gb");
+
+    /// How many buffers beyond its pool a task may take per output to finish the record it is at.
+    MAX_OVERDRAFT_BUFFERS: u32 = Key::new("taskmanager.network.memory.max-overdraft-buffers-per-gate", "5");
+
+    /// How much memory a subtask may take, when the overdraft is used up, to finish the record it is at. Beyond it the
+    /// job fails, since one record has become too much; `flat_map_iter` is the way out.
+    OVERFLOW_MAX: MemorySize = Key::new("taskmanager.memory.overflow.max", "64 mb").ours();
+
+    /// How many bytes may be under way on a channel between two slots of a process.
+    CHANNEL_WINDOW: MemorySize = Key::new("taskmanager.network.memory.channel-window", "128 kb")
+        .at_least("4 kb")
+        .ours();
+}

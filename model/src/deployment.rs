@@ -1,0 +1,76 @@
+//! All that a worker needs to start its share of a job: who runs where, at which generation, restored from what.
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    id::{CheckpointId, Generation, OperatorId, SlotIndex, Subtask, WorkerId},
+    key_group::MaxParallelism,
+};
+
+/// Where one subtask runs.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Placement {
+    pub subtask: Subtask,
+    pub worker: WorkerId,
+    pub slot: SlotIndex,
+}
+
+/// One (re)deployment of pipelined regions.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct Deployment {
+    pub generation: Generation,
+    /// Every subtask of the regions, those of other workers too: they are the other ends of channels.
+    pub placements: Vec<Placement>,
+    /// What the subtasks start from; `None` starts them empty.
+    pub restore: Option<CompletedCheckpoint>,
+}
+
+/// A file of a checkpoint, with what is needed to see that it is whole.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct FileHandle {
+    /// Relative to the directory of the checkpoint that names it.
+    pub path: String,
+    pub bytes: u64,
+    pub crc32: u32,
+}
+
+/// What one subtask contributed to a checkpoint.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct SubtaskState {
+    pub subtask: Subtask,
+    /// `None` if the subtask has no state.
+    pub file: Option<FileHandle>,
+}
+
+/// The shape of a vertex at the time of a checkpoint, so that it can be restored at another parallelism.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct VertexShape {
+    pub vertex: crate::id::JobVertexId,
+    pub parallelism: u32,
+    pub max_parallelism: MaxParallelism,
+    pub operators: Vec<OperatorId>,
+}
+
+/// What an operator's coordinator contributed to a checkpoint.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct CoordinatorState {
+    pub operator: OperatorId,
+    pub bytes: Vec<u8>,
+}
+
+/// A checkpoint whose every part is stored: the content of its `_metadata` file.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct CompletedCheckpoint {
+    /// Of this structure; readers refuse versions that they do not know.
+    pub format_version: u32,
+    pub id: CheckpointId,
+    /// The directory that holds `_metadata` and the files, absolute.
+    pub directory: String,
+    pub vertices: Vec<VertexShape>,
+    pub subtasks: Vec<SubtaskState>,
+    pub coordinators: Vec<CoordinatorState>,
+}
+
+impl CompletedCheckpoint {
+    pub const FORMAT_VERSION: u32 = 1;
+}

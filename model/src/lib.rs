@@ -1,0 +1,30 @@
+//! The words that both planes share: ids, time, key groups, the job graph and the messages between coordinator and
+//! workers. No I/O, no threads, no clock, no async.
+//!
+//! ```text
+//!  user code ──► JobGraph ──► control plane ──ToWorker──► data plane
+//!                                   ▲                         │
+//!                                   └───────FromWorker────────┘
+//! ```
+//!
+//! | Look here for | module |
+//! |---|---|
+//! | names of jobs, vertices, operators, attempts, checkpoints; fencing | [`id`] |
+//! | event time and watermarks | [`time`] |
+//! | which subtask owns a key | [`key_group`] |
+//! | what a client submits | [`job_graph`] |
+//! | what a worker needs to start tasks | [`deployment`] |
+//! | what the planes tell each other | [`message`] |
+//! | states of tasks and jobs, and the legal changes between them | [`state`] |
+//! | why something failed, and what may be done about it | [`fault`] |
+//! | configuration keys | [`config`] |
+
+pub mod config;
+pub mod deployment;
+pub mod fault;
+pub mod id;
+pub mod job_graph;
+pub mod key_group;
+pub mod message;
+pub mod state;
+pub mod time;

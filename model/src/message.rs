@@ -1,0 +1,131 @@
+//! What coordinator and workers tell each other. Every message of a coordinator carries its [`LeaderEpoch`].
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    deployment::{CoordinatorState, Deployment, SubtaskState},
+    fault::Failure,
+    id::{CheckpointId, ExecutionAttemptId, Generation, LeaderEpoch, OperatorId, WorkerId},
+    job_graph::JobGraph,
+    state::ExecutionState,
+};
+
+/// From a JobMaster to a worker.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct ToWorker {
+    /// The leader that speaks; a worker refuses lower ones than it has seen.
+    pub epoch: LeaderEpoch,
+    pub command: Command,
+}
+
+/// What a JobMaster asks of a worker.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub enum Command {
+    /// Start the subtasks placed on this worker. The graph comes with each, so that it is idempotent.
+    Deploy {
+        graph: Box<JobGraph>,
+        deployment: Box<Deployment>,
+    },
+    /// Stop all tasks of this generation and older ones.
+    Cancel {
+        generation: Generation,
+    },
+    /// Snapshot the coordinators, then put barriers into the sources.
+    TriggerCheckpoint {
+        generation: Generation,
+        checkpoint: CheckpointId,
+        kind: CheckpointKind,
+    },
+    /// The pointer names this checkpoint or a later one: sinks commit.
+    CheckpointComplete {
+        generation: Generation,
+        checkpoint: CheckpointId,
+    },
+    CheckpointAborted {
+        generation: Generation,
+        checkpoint: CheckpointId,
+    },
+    /// All subtasks have reached the end of their data and the final checkpoint is durable: commit and finish.
+    Finish {
+        generation: Generation,
+    },
+    /// End the process's part in the job.
+    Shutdown,
+}
+
+/// Why a checkpoint is taken.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub enum CheckpointKind {
+    Checkpoint,
+    /// The last one of a bounded job, after the end of all data.
+    Final,
+}
+
+/// From a worker to the JobMaster.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct FromWorker {
+    pub worker: WorkerId,
+    pub report: Report,
+}
+
+/// What a worker reports.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub enum Report {
+    /// A task has changed its state. `failure` is there with `Failed`.
+    Task { attempt: ExecutionAttemptId, state: ExecutionState, failure: Option<Failure> },
+    /// A task has read all of its bounded input and passed everything on.
+    EndOfData { attempt: ExecutionAttemptId },
+    /// A task's part of a checkpoint is stored.
+    CheckpointAck { attempt: ExecutionAttemptId, checkpoint: CheckpointId, state: SubtaskState, stats: SnapshotStats },
+    /// A coordinator's part of a checkpoint.
+    CoordinatorAck { generation: Generation, checkpoint: CheckpointId, state: CoordinatorState },
+    /// A part of a checkpoint could not be stored.
+    CheckpointDeclined { generation: Generation, checkpoint: CheckpointId, failure: Failure },
+    /// Results for the client: accumulators and collected records of a finished task.
+    Result { attempt: ExecutionAttemptId, result: TaskResult },
+    /// Counters of running tasks, sent about once a second and when a task ends.
+    Metrics { tasks: Vec<(ExecutionAttemptId, TaskMetrics)> },
+    /// The worker itself cannot go on, or a message could not be obeyed.
+    WorkerFailed { failure: Failure },
+}
+
+/// What a task hands back when it finishes.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct TaskResult {
+    /// Sums by name.
+    pub accumulators: BTreeMap<String, i64>,
+    /// Records that a collecting sink kept, as length-prefixed archives, by operator.
+    pub collected: Vec<(OperatorId, Vec<u8>)>,
+}
+
+/// How a subtask's snapshot went.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SnapshotStats {
+    /// From the first barrier to the last one.
+    pub alignment_nanos: u64,
+    /// On the slot's thread.
+    pub sync_nanos: u64,
+    /// Storing the file, off the slot's thread.
+    pub async_nanos: u64,
+    pub state_bytes: u64,
+}
+
+/// Counters of one task since it started.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TaskMetrics {
+    pub records_in: u64,
+    pub records_out: u64,
+    pub bytes_in: u64,
+    pub bytes_out: u64,
+    pub busy_nanos: u64,
+    pub idle_nanos: u64,
+    pub backpressured_nanos: u64,
+    /// The longest time that one step kept its slot from others.
+    pub longest_step_nanos: u64,
+    /// Bytes that wait in front of the task.
+    pub input_queue_bytes: u64,
+    /// The watermark, as milliseconds; `i64::MIN` before the first.
+    pub watermark_millis: i64,
+}

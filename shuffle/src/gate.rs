@@ -1,0 +1,137 @@
+//! The channels into one task, and which of them have something to read.
+//!
+//! A sender sets its channel's bit when it has news; the task takes all bits at once. So a gate of a thousand silent
+//! channels costs nothing.
+
+use std::{
+    collections::VecDeque,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use crate::{channel::ChannelReceiver, wake::Waker};
+
+/// A bit for each channel of a gate, set by senders.
+#[derive(Debug)]
+pub struct GateSignal {
+    words: Box<[AtomicU64]>,
+    waker: Arc<Waker>,
+}
+
+impl GateSignal {
+    /// For `channels` channels into a task on the thread that `waker` wakes.
+    pub fn new(channels: usize, waker: Arc<Waker>) -> Self {
+        GateSignal { words: (0..channels.div_ceil(64)).map(|_| AtomicU64::new(0)).collect(), waker }
+    }
+
+    /// Says that `channel` has something to read.
+    #[inline]
+    pub fn notify(&self, channel: usize) {
+        let bit = 1 << (channel % 64);
+        // A bit that is already set: whoever set it has woken the task, which has not taken it yet.
+        if self.words[channel / 64].fetch_or(bit, Ordering::SeqCst) & bit == 0 {
+            self.waker.wake();
+        }
+    }
+}
+
+/// The consuming end of all edges into one task.
+pub struct InputGate {
+    channels: Vec<ChannelReceiver>,
+    signal: Arc<GateSignal>,
+    /// Channels that may have something to read, each at most once.
+    ready: VecDeque<usize>,
+    is_ready: Vec<bool>,
+    blocked: Vec<bool>,
+}
+
+impl InputGate {
+    pub fn new(channels: Vec<ChannelReceiver>, signal: Arc<GateSignal>) -> Self {
+        let count = channels.len();
+        InputGate {
+            channels,
+            signal,
+            ready: VecDeque::new(),
+            is_ready: vec![false; count],
+            blocked: vec![false; count],
+        }
+    }
+
+    pub fn channel_count(&self) -> usize {
+        self.channels.len()
+    }
+
+    /// The next channel that has something to read and is not blocked; they take turns.
+    #[inline]
+    pub fn next_ready(&mut self) -> Option<usize> {
+        if self.ready.is_empty() {
+            self.take_signals();
+        }
+        while let Some(channel) = self.ready.front().copied() {
+            if !self.blocked[channel] && self.channels[channel].advance() {
+                return Some(channel);
+            }
+            self.ready.pop_front();
+            self.is_ready[channel] = false;
+        }
+        None
+    }
+
+    /// Lets the other channels have their turn.
+    pub fn rotate(&mut self) {
+        self.take_signals();
+        self.ready.rotate_left(usize::from(self.ready.len() > 1));
+    }
+
+    fn take_signals(&mut self) {
+        for (index, word) in self.signal.words.iter().enumerate() {
+            // Most words are 0 most of the time; a load does not take the line from the senders.
+            if word.load(Ordering::Relaxed) == 0 {
+                continue;
+            }
+            let mut bits = word.swap(0, Ordering::SeqCst);
+            while bits != 0 {
+                let channel = index * 64 + bits.trailing_zeros() as usize;
+                bits &= bits - 1;
+                if !self.is_ready[channel] {
+                    self.is_ready[channel] = true;
+                    self.ready.push_back(channel);
+                }
+            }
+        }
+    }
+
+    /// What can be read from a channel that `next_ready` has returned.
+    #[inline]
+    pub fn available(&self, channel: usize) -> &[u8] {
+        self.channels[channel].available()
+    }
+
+    /// Counts `bytes` of a channel as read.
+    #[inline]
+    pub fn consume(&mut self, channel: usize, bytes: usize) {
+        self.channels[channel].consume(bytes);
+    }
+
+    /// Stops reading a channel: it waits for a barrier on the others. Its credit runs out, and so does its sender's.
+    pub fn block(&mut self, channel: usize) {
+        self.blocked[channel] = true;
+    }
+
+    /// Reads all channels again.
+    pub fn unblock_all(&mut self) {
+        for channel in 0..self.channels.len() {
+            if std::mem::take(&mut self.blocked[channel]) && !self.is_ready[channel] {
+                self.is_ready[channel] = true;
+                self.ready.push_back(channel);
+            }
+        }
+    }
+
+    /// Bytes that wait to be read, about.
+    pub fn queued_bytes(&self) -> u64 {
+        self.channels.iter().map(ChannelReceiver::queued_bytes).sum()
+    }
+}

@@ -1,0 +1,282 @@
+//! Segments: fixed pieces of memory that one thread fills while another reads what is already there.
+//!
+//! A [`SegmentWriter`] fills a segment from its start and publishes how far it has come; a [`SegmentReader`] sees
+//! exactly that part. When both are gone the memory goes back to its pool.
+//!
+//! **Invariant:** `read ≤ committed ≤ filled ≤ capacity`. Bytes below `committed` never change while a reader lives.
+
+use std::{
+    alloc::Layout,
+    cell::UnsafeCell,
+    sync::{
+        Arc,
+        atomic::{AtomicU32, AtomicUsize, Ordering},
+    },
+};
+
+use crossbeam_queue::ArrayQueue;
+
+/// Set in `committed` once nothing more will be written.
+const SEALED: u32 = 1 << 31;
+
+/// One cache line, so that segments start at a multiple of 64 bytes.
+#[repr(align(64))]
+struct Line(#[allow(dead_code, reason = "only its address is used")] UnsafeCell<[u8; 64]>);
+
+type Memory = Box<[Line]>;
+
+/// The segments of one worker: fixed size, fixed number, allocated when first needed.
+#[derive(Clone)]
+pub struct SegmentPool(Arc<Pool>);
+
+struct Pool {
+    free: ArrayQueue<Memory>,
+    segment_bytes: usize,
+    allocated: AtomicUsize,
+    in_use: AtomicUsize,
+}
+
+impl SegmentPool {
+    /// A pool that keeps up to `segments` of `segment_bytes` each for reuse.
+    ///
+    /// # Panics
+    /// If the size is no multiple of 64, or too large to count.
+    pub fn new(segment_bytes: usize, segments: usize) -> SegmentPool {
+        assert!(segment_bytes.is_multiple_of(64) && segment_bytes > 0, "segments consist of cache lines");
+        assert!(segment_bytes < SEALED as usize, "segment sizes fit 31 bits");
+        SegmentPool(Arc::new(Pool {
+            free: ArrayQueue::new(segments.max(1)),
+            segment_bytes,
+            allocated: AtomicUsize::new(0),
+            in_use: AtomicUsize::new(0),
+        }))
+    }
+
+    pub fn segment_bytes(&self) -> usize {
+        self.0.segment_bytes
+    }
+
+    /// Segments that are held by somebody. Callers bound it: each takes only what it has credit or overdraft for.
+    pub fn in_use(&self) -> usize {
+        self.0.in_use.load(Ordering::Relaxed)
+    }
+
+    /// Segments that were ever allocated.
+    pub fn allocated(&self) -> usize {
+        self.0.allocated.load(Ordering::Relaxed)
+    }
+
+    /// An empty segment.
+    pub fn take(&self) -> SegmentWriter {
+        let memory = self.0.free.pop().unwrap_or_else(|| {
+            self.0.allocated.fetch_add(1, Ordering::Relaxed);
+            zeroed(self.0.segment_bytes / 64)
+        });
+        self.0.in_use.fetch_add(1, Ordering::Relaxed);
+        let segment = Segment { memory: Some(memory), committed: AtomicU32::new(0), pool: self.0.clone() };
+        SegmentWriter { segment: Arc::new(segment), filled: 0 }
+    }
+}
+
+/// Zeroed memory, which the kernel gives without touching it.
+fn zeroed(lines: usize) -> Memory {
+    let layout = Layout::array::<Line>(lines).expect("sizes were checked when the pool was made");
+    // SAFETY: the layout is not of size 0 (a pool's segments have at least one line), and all-zero bytes are a valid
+    // `Line`. The pointer comes from the global allocator with just this layout, as `Box` demands.
+    unsafe {
+        let pointer = std::alloc::alloc_zeroed(layout).cast::<Line>();
+        if pointer.is_null() {
+            std::alloc::handle_alloc_error(layout);
+        }
+        Box::from_raw(std::ptr::slice_from_raw_parts_mut(pointer, lines))
+    }
+}
+
+struct Segment {
+    /// `Some` until it is dropped.
+    memory: Option<Memory>,
+    /// How many bytes a reader may see, and [`SEALED`].
+    committed: AtomicU32,
+    pool: Arc<Pool>,
+}
+
+// SAFETY: the memory is written only through the one `SegmentWriter`, at and above what is committed, and read only
+// below it; `committed` is stored with Release after the writes and loaded with Acquire before the reads.
+unsafe impl Sync for Segment {}
+// SAFETY: nothing in it belongs to a thread.
+unsafe impl Send for Segment {}
+
+impl Segment {
+    fn start(&self) -> *mut u8 {
+        let memory = self.memory.as_ref().expect("present until drop");
+        // The lines are `UnsafeCell`s, so writing through a pointer from a shared reference is allowed.
+        memory.as_ptr().cast_mut().cast()
+    }
+
+    fn capacity(&self) -> usize {
+        self.pool.segment_bytes
+    }
+}
+
+impl Drop for Segment {
+    fn drop(&mut self) {
+        self.pool.in_use.fetch_sub(1, Ordering::Relaxed);
+        if let Some(memory) = self.memory.take() {
+            // A full pool means more were allocated than it keeps (overdraft): the surplus is freed.
+            let _ = self.pool.free.push(memory);
+        }
+    }
+}
+
+/// The filling end of a segment.
+pub struct SegmentWriter {
+    segment: Arc<Segment>,
+    /// Raised by callers through `room`; checked before it is used.
+    filled: usize,
+}
+
+impl SegmentWriter {
+    /// The unused end of the segment, and how much is used, to be raised by what was written.
+    #[inline]
+    pub fn room(&mut self) -> (&mut [u8], &mut usize) {
+        let capacity = self.segment.capacity();
+        assert!(self.filled <= capacity, "a segment was filled beyond its end");
+        // SAFETY: `filled..capacity` lies within the memory, which is initialised (zeroed, or used before). Readers see
+        // only what is below `committed <= filled`, and this is the only writer, so the slice is unshared.
+        let room =
+            unsafe { std::slice::from_raw_parts_mut(self.segment.start().add(self.filled), capacity - self.filled) };
+        (room, &mut self.filled)
+    }
+
+    /// Bytes written so far.
+    pub fn filled(&self) -> usize {
+        self.filled
+    }
+
+    /// Lets readers see everything written so far; whether there was anything new.
+    #[inline]
+    pub fn commit(&mut self) -> bool {
+        assert!(self.filled <= self.segment.capacity(), "a segment was filled beyond its end");
+        let filled = self.filled as u32;
+        let news = self.segment.committed.load(Ordering::Relaxed) != filled;
+        debug_assert!(self.segment.committed.load(Ordering::Relaxed) <= filled, "what is committed stays");
+        if news {
+            self.segment.committed.store(filled, Ordering::Release);
+        }
+        news
+    }
+
+    /// Commits, and tells readers that nothing more follows.
+    pub fn seal(mut self) {
+        self.commit();
+        self.segment.committed.fetch_or(SEALED, Ordering::Release);
+    }
+
+    /// The reading end. To be called once: two readers would both see everything.
+    pub fn reader(&self) -> SegmentReader {
+        SegmentReader { segment: self.segment.clone(), read: 0 }
+    }
+}
+
+/// The reading end of a segment.
+pub struct SegmentReader {
+    segment: Arc<Segment>,
+    read: usize,
+}
+
+impl SegmentReader {
+    /// What was committed and not yet consumed.
+    #[inline]
+    pub fn available(&self) -> &[u8] {
+        let committed = (self.segment.committed.load(Ordering::Acquire) & !SEALED) as usize;
+        // SAFETY: `read..committed` was written before it was committed (Release, Acquire) and is never written again
+        // while this reader holds the segment.
+        unsafe { std::slice::from_raw_parts(self.segment.start().add(self.read), committed - self.read) }
+    }
+
+    /// Counts `bytes` as read.
+    ///
+    /// # Panics
+    /// If more than what is available.
+    #[inline]
+    pub fn consume(&mut self, bytes: usize) {
+        assert!(bytes <= self.available().len(), "bytes were consumed that nobody has written");
+        self.read += bytes;
+    }
+
+    /// Whether everything was read and nothing more follows.
+    #[inline]
+    pub fn is_finished(&self) -> bool {
+        let committed = self.segment.committed.load(Ordering::Acquire);
+        committed & SEALED != 0 && self.read == (committed & !SEALED) as usize
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn write(writer: &mut SegmentWriter, bytes: &[u8]) {
+        let (room, filled) = writer.room();
+        room[..bytes.len()].copy_from_slice(bytes);
+        *filled += bytes.len();
+    }
+
+    #[test]
+    fn a_reader_sees_exactly_what_was_committed() {
+        let pool = SegmentPool::new(128, 1);
+        let mut writer = pool.take();
+        let mut reader = writer.reader();
+        write(&mut writer, b"one");
+        assert_eq!(reader.available(), b"");
+        assert!(writer.commit() && !writer.commit());
+        write(&mut writer, b"two");
+        assert_eq!(reader.available(), b"one");
+        reader.consume(3);
+        writer.seal();
+        assert_eq!((reader.available(), reader.is_finished()), (&b"two"[..], false));
+        reader.consume(3);
+        assert!(reader.is_finished());
+    }
+
+    #[test]
+    fn memory_returns_to_the_pool_when_both_ends_are_gone() {
+        let pool = SegmentPool::new(64, 4);
+        for _ in 0..10 {
+            let writer = pool.take();
+            let reader = writer.reader();
+            writer.seal();
+            assert_eq!(pool.in_use(), 1);
+            drop(reader);
+            assert_eq!(pool.in_use(), 0);
+        }
+        assert_eq!(pool.allocated(), 1);
+    }
+
+    #[test]
+    fn two_threads_agree_on_every_byte() {
+        let pool = SegmentPool::new(4096, 4);
+        let mut writer = pool.take();
+        let mut reader = writer.reader();
+        std::thread::scope(|scope| {
+            scope.spawn(move || {
+                for byte in 0..4096_u32 {
+                    write(&mut writer, &[byte as u8]);
+                    writer.commit();
+                }
+                writer.seal();
+            });
+            let mut seen = 0_u32;
+            while !reader.is_finished() {
+                let bytes = reader.available().len();
+                for byte in reader.available() {
+                    assert_eq!(*byte, seen as u8);
+                    seen += 1;
+                }
+                reader.consume(bytes);
+                std::thread::yield_now();
+            }
+            assert_eq!(seen, 4096);
+        });
+    }
+}

@@ -1,0 +1,108 @@
+//! Waking a thread that may be parked, at the price of one atomic operation if it is not.
+
+use std::{
+    sync::{
+        OnceLock,
+        atomic::{AtomicU32, Ordering},
+    },
+    thread::{self, Thread},
+    time::Duration,
+};
+
+const RUNNING: u32 = 0;
+const PARKED: u32 = 1;
+const NOTIFIED: u32 = 2;
+
+/// Parks one thread; anybody may wake it. A wake between two parks makes the next park return at once.
+#[derive(Debug, Default)]
+pub struct Waker {
+    state: AtomicU32,
+    thread: OnceLock<Thread>,
+}
+
+impl Waker {
+    /// Names the calling thread as the one that parks. To be called once, by that thread.
+    pub fn bind(&self) {
+        let _ = self.thread.set(thread::current());
+    }
+
+    /// Makes the thread's current or next park return.
+    #[inline]
+    pub fn wake(&self) {
+        // Already notified: whoever did it has woken the thread, and it will look at everything again. The order is
+        // kept by the swap below, which the thread answers with a swap of its own.
+        if self.state.swap(NOTIFIED, Ordering::SeqCst) == PARKED
+            && let Some(thread) = self.thread.get()
+        {
+            thread.unpark();
+        }
+    }
+
+    /// Whether somebody has called `wake` since the last park.
+    pub fn is_notified(&self) -> bool {
+        self.state.load(Ordering::SeqCst) == NOTIFIED
+    }
+
+    /// Sleeps until `wake`, or until `timeout` is over. Called by the bound thread only.
+    pub fn park(&self, timeout: Option<Duration>) {
+        if self.state.compare_exchange(RUNNING, PARKED, Ordering::SeqCst, Ordering::SeqCst).is_err() {
+            self.state.store(RUNNING, Ordering::SeqCst);
+            return;
+        }
+        match timeout {
+            // A spurious return costs one look at the inputs; no loop is needed.
+            Some(timeout) => thread::park_timeout(timeout),
+            None => thread::park(),
+        }
+        self.state.store(RUNNING, Ordering::SeqCst);
+    }
+
+    /// Forgets a notification, before everything it could be about is looked at.
+    pub fn clear(&self) {
+        if self.state.load(Ordering::Relaxed) == NOTIFIED {
+            self.state.swap(RUNNING, Ordering::SeqCst);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::SeqCst},
+    };
+
+    use super::*;
+
+    #[test]
+    fn no_wake_is_lost() {
+        // Two threads hand a number back and forth; a lost wake would stop them for good.
+        let wakers = Arc::new([Waker::default(), Waker::default()]);
+        let number = Arc::new(AtomicU64::new(0));
+        let rounds = 20_000;
+        let play = |me: usize| {
+            let (wakers, number) = (wakers.clone(), number.clone());
+            move || {
+                wakers[me].bind();
+                loop {
+                    wakers[me].clear();
+                    let now = number.load(SeqCst);
+                    if now >= rounds {
+                        break wakers[1 - me].wake();
+                    }
+                    if now as usize % 2 == me {
+                        number.store(now + 1, SeqCst);
+                        wakers[1 - me].wake();
+                    } else {
+                        wakers[me].park(None);
+                    }
+                }
+            }
+        };
+        thread::scope(|scope| {
+            scope.spawn(play(0));
+            scope.spawn(play(1));
+        });
+        assert!(number.load(SeqCst) >= rounds);
+    }
+}

@@ -1,0 +1,93 @@
+//! One program, many ways to run it: the results must be equal.
+
+use millstream::prelude::*;
+use millstream_tests::local;
+
+/// Words, their lengths, a union, a side output and two aggregates; everything that may be chained or exchanged.
+fn run(settings: &[&str]) -> Vec<Vec<(String, u64)>> {
+    const LONG: OutputTag<String> = OutputTag::new("long words");
+
+    struct Route;
+    impl ProcessFunction for Route {
+        type In = String;
+        type Out = String;
+        type Conf = u64;
+        fn open(_: u64, _: &mut RuntimeContext) -> Result<Self, Failure> {
+            Ok(Route)
+        }
+        fn process(&mut self, word: &str, _: &ProcessContext<'_>, out: &mut Out<'_, String>) -> Result<(), Failure> {
+            if word.len() > 4 {
+                out.emit_to(&LONG, word);
+            } else {
+                out.emit(word);
+            }
+            Ok(())
+        }
+    }
+
+    let env = local(settings);
+    let lines =
+        |from: u64| env.from_collection((from..from + 300).map(|i| format!("alpha b{} c{} beta", i % 7, i % 3)));
+    let (first, second) = (lines(0), lines(100));
+    let words = first
+        .union(&[&second])
+        .rebalance()
+        .flat_map::<String, _>(|line, out| line.split(' ').for_each(|word| out.emit(word)))
+        .filter(|word| word != "b3");
+    let short = words.process::<Route>(0);
+    let long = short.side_output(&LONG);
+    let counts = short.key_by::<String, _>(|word| *word).count();
+    let lengths = long.map(|word| (word.to_owned(), word.len() as u64)).key_by::<String, _>(|pair| pair.0);
+    let sums = lengths.sum(|pair| pair.1);
+    let collected = [counts.collect(), sums.collect()];
+    let result = env.execute("equal results").expect("the job succeeds");
+    collected
+        .iter()
+        .map(|collected| {
+            let mut records = result.collected(collected);
+            records.sort();
+            records
+        })
+        .collect()
+}
+
+#[test]
+fn chaining_parallelism_and_threading_change_nothing() {
+    let expected = run(&["parallelism.default=1"]);
+    // "beta" and "b*", "c*" are short: 600 lines of three short words, without "b3".
+    assert_eq!(expected[0].len(), 600 * 3 - 600 / 7 - 1);
+    assert_eq!(expected[1].last(), Some(&("alpha".to_owned(), 3_000)));
+    for settings in [
+        &["parallelism.default=1", "pipeline.operator-chaining.enabled=false"][..],
+        &["parallelism.default=2"],
+        &["parallelism.default=2", "pipeline.operator-chaining.enabled=false"],
+        &["parallelism.default=3", "task.threading=task"],
+        &["parallelism.default=4", "execution.buffer-timeout.interval=0 ms"],
+        &["parallelism.default=7", "taskmanager.memory.segment-size=4kb"],
+        &["parallelism.default=2", "shuffle.validate=always"],
+    ] {
+        assert_eq!(run(settings), expected, "{settings:?}");
+    }
+}
+
+#[test]
+fn every_partitioning_delivers_every_record_as_it_promises() {
+    type Partition = fn(&DataStream<u64>) -> DataStream<u64>;
+    let ways: [(&str, Partition, u64); 5] = [
+        ("rebalance", |stream| stream.rebalance(), 1),
+        ("rescale", |stream| stream.rescale(), 1),
+        ("shuffle", |stream| stream.shuffle(), 1),
+        ("global", |stream| stream.global(), 1),
+        ("broadcast", |stream| stream.broadcast(), 3),
+    ];
+    for (name, partition, copies) in ways {
+        let env = local(&["parallelism.default=3"]);
+        let numbers = env.from_collection(0..1_000_u64);
+        let collected = partition(&numbers).map(|number| number * 2).collect();
+        let result = env.execute(name).expect("the job succeeds");
+        let mut seen = result.collected(&collected);
+        seen.sort_unstable();
+        let expected: Vec<u64> = (0..1_000).flat_map(|number| (0..copies).map(move |_| number * 2)).collect();
+        assert_eq!(seen, expected, "{name}");
+    }
+}

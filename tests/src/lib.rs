@@ -1,0 +1,33 @@
+//! What the integration tests in `it/` share: local environments, and jobs whose state they can watch.
+
+#![allow(clippy::disallowed_methods, reason = "tests wait for conditions, with a limit on the wall clock")]
+
+use std::{
+    thread,
+    time::{Duration, Instant},
+};
+
+use millstream::prelude::*;
+
+/// An environment with an embedded cluster, configured by `key=value` texts.
+///
+/// # Panics
+/// If one of them is no `key=value`.
+pub fn local(settings: &[&str]) -> StreamExecutionEnvironment {
+    let mut configuration = Configuration::new();
+    let arguments = settings.iter().map(|setting| format!("-D{setting}"));
+    configuration.apply_dynamic(arguments).expect("settings are key=value");
+    StreamExecutionEnvironment::local(configuration)
+}
+
+/// Waits until `condition` holds.
+///
+/// # Panics
+/// If it does not within a minute.
+pub fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
+    let limit = Instant::now() + Duration::from_secs(60);
+    while !condition() {
+        assert!(Instant::now() < limit, "waited a minute for: {what}");
+        thread::sleep(Duration::from_millis(2));
+    }
+}

@@ -1,0 +1,260 @@
+//! Which programs a benchmark compares, and how they are called.
+//!
+//! The engine's side is a program of package `millstream-benches`, named like the benchmark with
+//! underscores. It is called with `--json --repetitions 1`, `--quick` where the user said so, and
+//! the options of the load; the opponents are called with the same options of the load.
+
+use std::fmt::Write;
+
+/// How much is measured.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Size {
+    Full,
+    /// A twentieth: for checking that everything runs, not for figures.
+    Quick,
+}
+
+/// Who is measured beside the engine.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Opponents {
+    /// What is written by hand for the one benchmark, and what the machine can do at all.
+    Near,
+    /// Other engines too.
+    WithPeers,
+}
+
+/// One benchmark: a question with programs that answer it.
+pub struct Benchmark {
+    pub name: &'static str,
+    about: &'static str,
+    load: Load,
+    opponents: &'static [Opponent],
+}
+
+/// What is done, as options that both sides understand.
+enum Load {
+    /// The program has one load of its own.
+    Own,
+    Records(u64),
+    Text,
+    /// Records per second, one run each.
+    Rates(&'static [u64]),
+}
+
+struct Opponent {
+    /// What the baselines program is called with before the options of the load.
+    command: &'static str,
+    is_peer: bool,
+    load: OpponentLoad,
+}
+
+enum OpponentLoad {
+    Same,
+    /// Fewer records, for an engine that needs longer for each: the figure is a rate.
+    Records(u64),
+    Own,
+}
+
+const TEXT_BYTES: u64 = 1_000_000_000;
+const SECONDS: f64 = 5.0;
+
+const fn near(command: &'static str) -> Opponent {
+    Opponent { command, is_peer: false, load: OpponentLoad::Same }
+}
+
+const fn peer(command: &'static str, records: u64) -> Opponent {
+    Opponent { command, is_peer: true, load: OpponentLoad::Records(records) }
+}
+
+/// What two threads can copy: the yardstick between machines.
+const MEMCPY: Opponent = Opponent { command: "memcpy", is_peer: false, load: OpponentLoad::Own };
+
+/// All benchmarks. Adding one is a line here and a program in `benches/src/bin/`.
+pub const BENCHMARKS: [Benchmark; 6] = [
+    Benchmark {
+        name: "keyed-sum-local",
+        about: "running sum by key over two slots, a million keys, 100-byte records",
+        load: Load::Records(60_000_000),
+        opponents: &[
+            near("keyed-sum-local --engine hand"),
+            MEMCPY,
+            peer("keyed-sum-local --engine timely", 40_000_000),
+            peer("keyed-sum-local --engine renoir", 40_000_000),
+        ],
+    },
+    Benchmark {
+        name: "word-count-local",
+        about: "running count by word over two slots, 1 GB of Zipf text",
+        load: Load::Text,
+        opponents: &[near("word-count-local"), MEMCPY],
+    },
+    Benchmark {
+        name: "latency-local",
+        about: "open-loop latency through one key_by between two slots, three rates",
+        load: Load::Rates(&[1_000, 10_000, 100_000]),
+        opponents: &[near("latency-local")],
+    },
+    Benchmark {
+        name: "records",
+        about: "cost of an operator on records of 4 and of 40 fields that reads two",
+        load: Load::Own,
+        opponents: &[],
+    },
+    Benchmark {
+        name: "user-build",
+        about: "a scaffolded job crate: cold build, and from edit to running",
+        load: Load::Own,
+        opponents: &[],
+    },
+    Benchmark {
+        name: "idle",
+        about: "processor time of a job of 1,000 channels without input",
+        load: Load::Own,
+        opponents: &[],
+    },
+];
+
+impl Size {
+    pub fn repetitions(self) -> usize {
+        match self {
+            Size::Full => 3,
+            Size::Quick => 1,
+        }
+    }
+
+    pub fn text_bytes(self) -> u64 {
+        self.of(TEXT_BYTES)
+    }
+
+    fn of(self, full: u64) -> u64 {
+        match self {
+            Size::Full => full,
+            Size::Quick => full / 20,
+        }
+    }
+
+    fn seconds(self) -> f64 {
+        match self {
+            Size::Full => SECONDS,
+            Size::Quick => SECONDS / 20.0,
+        }
+    }
+}
+
+impl Benchmark {
+    /// The program's name in package `millstream-benches`.
+    pub fn engine_program(&self) -> String {
+        self.name.replace('-', "_")
+    }
+
+    /// Whether both sides read the text that the opponents write.
+    pub fn needs_text(&self) -> bool {
+        matches!(self.load, Load::Text)
+    }
+
+    pub fn has_opponents(&self) -> bool {
+        !self.opponents.is_empty()
+    }
+
+    /// The arguments of each run of the engine's program, without the files of a text.
+    pub fn engine_lines(&self, size: Size) -> Vec<Vec<String>> {
+        let loads = match self.load {
+            // The engine gets files, and finds out their size.
+            Load::Text => vec![Vec::new()],
+            _ => self.load.options(size),
+        };
+        let mut fixed = words("--json --repetitions 1");
+        if size == Size::Quick {
+            fixed.push("--quick".to_owned());
+        }
+        loads.into_iter().map(|load| [fixed.clone(), load].concat()).collect()
+    }
+
+    /// The arguments of each run of the opponents' program, without the folder of a text.
+    pub fn opponent_lines(&self, size: Size, who: Opponents) -> Vec<Vec<String>> {
+        let mut lines = Vec::new();
+        let invited = |opponent: &&Opponent| !opponent.is_peer || who == Opponents::WithPeers;
+        for opponent in self.opponents.iter().filter(invited) {
+            let loads = match opponent.load {
+                OpponentLoad::Same => self.load.options(size),
+                OpponentLoad::Records(records) => Load::Records(records).options(size),
+                OpponentLoad::Own => Load::Own.options(size),
+            };
+            for load in loads {
+                lines.push([words(opponent.command), words("--json --repetitions 1"), load].concat());
+            }
+        }
+        lines
+    }
+}
+
+impl Load {
+    /// One entry for each run.
+    fn options(&self, size: Size) -> Vec<Vec<String>> {
+        let lines = match self {
+            Load::Own => vec![String::new()],
+            Load::Records(records) => vec![format!("--records {}", size.of(*records))],
+            Load::Text => vec![format!("--bytes {}", size.text_bytes())],
+            Load::Rates(rates) => {
+                rates.iter().map(|rate| format!("--rate {rate} --seconds {}", size.seconds())).collect()
+            }
+        };
+        lines.iter().map(|line| words(line)).collect()
+    }
+}
+
+/// The benchmarks by name, for people.
+pub fn list() -> String {
+    let mut list = String::new();
+    for Benchmark { name, about, .. } in &BENCHMARKS {
+        writeln!(list, "{name:<18} {about}").expect("a string takes all");
+    }
+    list
+}
+
+fn words(line: &str) -> Vec<String> {
+    line.split_whitespace().map(str::to_owned).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn benchmark(name: &str) -> &'static Benchmark {
+        BENCHMARKS.iter().find(|bench| bench.name == name).expect("it is in the table")
+    }
+
+    fn joined(lines: &[Vec<String>]) -> Vec<String> {
+        lines.iter().map(|line| line.join(" ")).collect()
+    }
+
+    #[test]
+    fn both_sides_of_a_comparison_get_the_same_load() {
+        let bench = benchmark("latency-local");
+        assert_eq!(joined(&bench.engine_lines(Size::Full))[2], "--json --repetitions 1 --rate 100000 --seconds 5");
+        assert_eq!(
+            joined(&bench.opponent_lines(Size::Full, Opponents::Near))[2],
+            "latency-local --json --repetitions 1 --rate 100000 --seconds 5"
+        );
+    }
+
+    #[test]
+    fn peers_are_measured_only_on_request() {
+        let bench = benchmark("keyed-sum-local");
+        let near = joined(&bench.opponent_lines(Size::Quick, Opponents::Near));
+        assert_eq!(
+            near,
+            ["keyed-sum-local --engine hand --json --repetitions 1 --records 3000000", "memcpy --json --repetitions 1",]
+        );
+        let all = joined(&bench.opponent_lines(Size::Quick, Opponents::WithPeers));
+        assert!(all.iter().any(|line| line.contains("timely")) && all.len() == 4);
+    }
+
+    #[test]
+    fn every_benchmark_has_another_name() {
+        let mut names: Vec<_> = BENCHMARKS.iter().map(|bench| bench.name).collect();
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), BENCHMARKS.len());
+    }
+}
