@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeMap,
+    fmt,
     sync::{Arc, OnceLock},
     time::Duration,
 };
@@ -23,7 +24,7 @@ use crate::{
 };
 
 /// Why a job did not start or did not finish.
-#[derive(Debug, Clone, thiserror::Error)]
+#[derive(Clone, thiserror::Error)]
 pub enum JobError {
     #[error("the job cannot be planned: {0}")]
     Invalid(#[from] InvalidGraph),
@@ -38,6 +39,13 @@ pub enum JobError {
     Failed(Failure),
     #[error("the job was cancelled")]
     Cancelled,
+}
+
+/// As `Display`: what `main` returns is shown with `Debug`, and that should be for people, too.
+impl fmt::Debug for JobError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
 }
 
 /// Takes job graphs and runs them. Flink's `PipelineExecutor`.

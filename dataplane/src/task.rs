@@ -197,7 +197,8 @@ impl Task {
                 if finished == Step::Done {
                     return Step::Done;
                 }
-                result.accumulators = self.accumulators.totals();
+                // Sinks may have put sums of their own into the result.
+                result.accumulators.append(&mut self.accumulators.totals());
                 self.reporter.send(Report::Result { attempt: self.attempt, result });
                 self.end(ExecutionState::Finished)
             }

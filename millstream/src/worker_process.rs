@@ -23,6 +23,11 @@ pub const WORKER_VARIABLE: &str = "MILLSTREAM_WORKER";
 /// Runs this process as a worker until its standard input ends: then whoever started it is gone.
 pub(crate) fn run() -> ExitCode {
     logging::start(&Configuration::new());
+    let missing = artifact::missing_features();
+    if !missing.is_empty() {
+        eprintln!("this executable was compiled for CPU features that this machine lacks: {}", missing.join(", "));
+        return ExitCode::FAILURE;
+    }
     let worker = std::env::var(WORKER_VARIABLE).ok().and_then(|number| number.parse().ok()).map(WorkerId);
     let Some(worker) = worker else {
         eprintln!("{WORKER_VARIABLE} must be the worker's number");

@@ -1,0 +1,15 @@
+//! The job of the worker process test: two pipelines that share nothing, so that two workers without a network between
+//! them can run it. Prints what it collected when it is run directly.
+
+use millstream::prelude::*;
+
+#[millstream::main]
+fn main() -> Result<(), JobError> {
+    let env = StreamExecutionEnvironment::get();
+    let evens = env.from_collection(0..1_000_u64).slot_sharing_group("evens").map(|number| number * 2).collect();
+    let lines = env.from_collection((0..500).map(|number| format!("line {number}"))).slot_sharing_group("lengths");
+    let lengths = lines.map(|line| line.len() as u64).collect();
+    let result = env.execute("two pipelines")?;
+    println!("{} {}", result.collected(&evens).len(), result.collected(&lengths).len());
+    Ok(())
+}
