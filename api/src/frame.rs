@@ -123,6 +123,22 @@ pub fn read_record(bytes: &[u8]) -> Result<Option<RecordFrame<'_>>, Malformed> {
     Ok(Some(RecordFrame { time, key_hash: (word >> 32) as u32, archive, end }))
 }
 
+/// The key hashes of the records at the start of `bytes`, as many as there are and fit; returns how many.
+#[inline]
+pub fn key_hashes(bytes: &[u8], hashes: &mut [u32]) -> usize {
+    let mut at = 0;
+    for (index, hash) in hashes.iter_mut().enumerate() {
+        let Some(first) = bytes.get(at..).and_then(<[u8]>::first_chunk::<8>) else { return index };
+        let word = u64::from_le_bytes(*first);
+        if (word as u32) >> LENGTH_BITS > TIMED {
+            return index;
+        }
+        *hash = (word >> 32) as u32;
+        at += (HEADER_BYTES + (word as usize & PAYLOAD_BYTES_MAX)).next_multiple_of(ALIGN);
+    }
+    hashes.len()
+}
+
 /// What else lies between records.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Control {

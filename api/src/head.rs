@@ -52,6 +52,9 @@ pub fn read_records<T: Record>(
     Ok(at)
 }
 
+/// Records whose state is brought near together.
+const LOOK_AHEAD: usize = 16;
+
 /// Reads records of one type for the operator behind it.
 pub struct Reader<T: Record> {
     next: Box<dyn Push<T>>,
@@ -61,7 +64,25 @@ pub struct Reader<T: Record> {
 impl<T: Record> Head for Reader<T> {
     fn records(&mut self, _: u8, frames: &[u8], trust: Trust, budget: &mut u32) -> Result<usize, Failure> {
         let next = &mut *self.next;
-        read_records::<T>(frames, trust, budget, &self.flow, |record| next.push(record))
+        let mut taken = 0;
+        // Keyed state is larger than any cache, and each record's lookup would wait for memory by itself. Looking ahead
+        // for a few records at a time lets those waits overlap.
+        while *budget > 0 && taken < frames.len() && !self.flow.halted() {
+            let mut hashes = [0; LOOK_AHEAD];
+            let ahead = frame::key_hashes(&frames[taken..], &mut hashes);
+            if ahead > 1 && hashes[0] != 0 {
+                next.warm(&hashes[..ahead]);
+            }
+            let mut chunk = (*budget).min(LOOK_AHEAD as u32);
+            let given = chunk;
+            let bytes = read_records::<T>(&frames[taken..], trust, &mut chunk, &self.flow, |record| next.push(record))?;
+            taken += bytes;
+            *budget -= given - chunk;
+            if bytes == 0 || chunk > 0 {
+                break;
+            }
+        }
+        Ok(taken)
     }
 
     fn signal(&mut self, signal: &mut Signal<'_>) {

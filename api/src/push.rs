@@ -14,6 +14,10 @@ use crate::{
 pub trait Push<T: Record> {
     fn push(&mut self, record: T::Ref<'_>);
 
+    /// Hints that records with keys of these hashes are about to be pushed: what they need may be brought into the
+    /// processor's cache for all of them at once.
+    fn warm(&mut self, _key_hashes: &[u32]) {}
+
     /// Passes a signal through this operator to all that is behind it.
     fn signal(&mut self, signal: &mut Signal<'_>);
 }
@@ -172,6 +176,9 @@ pub trait Operator<I: Record, O: Record>: 'static {
     fn signal(&mut self, _signal: &mut Signal<'_>, _out: &mut Out<'_, O>) -> Forward {
         Forward::Now
     }
+
+    /// See [`Push::warm`].
+    fn warm(&mut self, _key_hashes: &[u32]) {}
 }
 
 /// An operator in its place in a chain.
@@ -194,6 +201,10 @@ impl<P: Operator<I, O>, I: Record, O: Record> Push<I> for Node<P, I, O> {
         let blame = Blame::on(&self.name);
         self.operator.process(record, &mut Out(&mut self.outputs));
         blame.lift();
+    }
+
+    fn warm(&mut self, key_hashes: &[u32]) {
+        self.operator.warm(key_hashes);
     }
 
     fn signal(&mut self, signal: &mut Signal<'_>) {

@@ -7,8 +7,6 @@ use millstream::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::span;
-
 /// 100 bytes.
 #[derive(Record)]
 pub struct Event {
@@ -74,7 +72,7 @@ impl Source for KeyedSum {
             let position = position.as_slice().try_into().map_err(|_| Failure::fatal("the position is no number"))?;
             index = u64::from_le_bytes(position);
         }
-        Ok(KeyedSumReader { work: self, index, step, started: false })
+        Ok(KeyedSumReader { work: self, index, step })
     }
 }
 
@@ -83,16 +81,12 @@ pub struct KeyedSumReader {
     work: KeyedSum,
     index: u64,
     step: u64,
-    started: bool,
 }
 
 impl SourceReader for KeyedSumReader {
     type Out = Event;
 
     fn poll(&mut self, out: &mut SourceOut<'_, Event>) -> Result<SourceStatus, Failure> {
-        if !std::mem::replace(&mut self.started, true) {
-            span::started();
-        }
         while !out.should_pause() {
             if self.index >= self.work.records {
                 return Ok(SourceStatus::End);

@@ -12,15 +12,13 @@
 //! | the options that `cargo xtask bench` passes | [`options`] |
 //! | figures as JSON lines | [`report`] |
 //! | clock, processor time, load of others | [`machine`] |
-//! | when a job's first record started and its last one ended | [`span`] |
+//! | from a job's start to its last record | [`span`] |
 //! | the 100-byte record and its answers | [`keyed_sum`] |
-//! | lines of text files | [`lines`] |
 //! | how many allocations there were | [`allocations`] |
 #![allow(clippy::disallowed_methods, reason = "benchmarks look at the clock")]
 
 pub mod allocations;
 pub mod keyed_sum;
-pub mod lines;
 pub mod machine;
 pub mod options;
 pub mod report;

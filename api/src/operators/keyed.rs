@@ -59,6 +59,11 @@ impl<K: Key> KeyedCore<K> {
         })
     }
 
+    /// See [`Push::warm`](crate::push::Push::warm).
+    pub(crate) fn warm(&self, key_hashes: &[u32]) {
+        self.states.iter().for_each(|states| states.warm(key_hashes));
+    }
+
     /// Calls the function with the context of a record.
     #[inline]
     pub(crate) fn with_context<T: Record, R>(
@@ -168,6 +173,10 @@ struct KeyedProcess<P: KeyedProcessFunction> {
 }
 
 impl<P: KeyedProcessFunction> Operator<P::In, P::Out> for KeyedProcess<P> {
+    fn warm(&mut self, key_hashes: &[u32]) {
+        self.core.warm(key_hashes);
+    }
+
     #[inline]
     fn process(&mut self, record: <P::In as Record>::Ref<'_>, out: &mut Out<'_, P::Out>) {
         let function = &mut self.function;

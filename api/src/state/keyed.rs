@@ -64,6 +64,11 @@ impl KeyedStates {
         self.restored.iter().map(|section| section.name.as_str())
     }
 
+    /// See [`Push::warm`](crate::push::Push::warm).
+    pub(crate) fn warm(&self, key_hashes: &[u32]) {
+        self.tables.iter().for_each(|table| table.borrow().warm(key_hashes));
+    }
+
     pub fn snapshot(&self, snapshot: &mut Snapshot) {
         self.tables.iter().for_each(|table| table.borrow().snapshot(self.operator, snapshot));
     }

@@ -113,6 +113,18 @@ impl<K: Key, V: StateValue> Table<K, V> {
         }
     }
 
+    /// Touches what lookups of these hashes will read. The lookups do not depend on each other, so the processor waits
+    /// for memory once for all of them.
+    fn touch(&self, hashes: &[u32]) {
+        let mut found = 0_usize;
+        for hash in hashes {
+            let group = KeyGroup::of(*hash, self.max_parallelism);
+            let table = &self.groups[usize::from(group.0 - self.first_group)];
+            found += usize::from(table.find(spread(*hash), |entry| entry.hash == *hash).is_some());
+        }
+        std::hint::black_box(found);
+    }
+
     /// Removes the value of a key and returns it.
     pub fn remove(&mut self, hash: u32, key: K::Ref<'_>) -> Option<V> {
         let same = |entry: &Entry<K, V>| entry.hash == hash && K::same(entry.key.handle(), key);
@@ -146,6 +158,8 @@ pub trait AnyTable {
     /// If the section is damaged, or was written for other types.
     fn restore(&mut self, section: &Section) -> Result<(), Failure>;
     fn name(&self) -> &str;
+    /// See [`Push::warm`](crate::push::Push::warm).
+    fn warm(&self, key_hashes: &[u32]);
 }
 
 impl<K: Key, V: StateValue> AnyTable for Table<K, V> {
@@ -204,6 +218,10 @@ impl<K: Key, V: StateValue> AnyTable for Table<K, V> {
 
     fn name(&self) -> &str {
         &self.name
+    }
+
+    fn warm(&self, key_hashes: &[u32]) {
+        self.touch(key_hashes);
     }
 }
 

@@ -84,7 +84,7 @@ fn run(work: KeyedSum, stride: u64, interval: Option<Duration>) -> Result<JobExe
         .key_by::<u64, _>(|record| record.key())
         .sum(|record| record.value())
         .sink_to(CheckSum { keys: work.keys, stride });
-    span::reset();
+    span::start();
     let result = env.execute(BENCH)?;
     let (distinct, sum) = work.expected(stride);
     ensure!(result.restarts() == 0, "the job was restarted");

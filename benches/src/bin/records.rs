@@ -116,7 +116,7 @@ macro_rules! bench {
                     .filter(|record| record.number_1() != u64::MAX && record.text_1().len() > 3)
                     .filter(|record| record.number_0() != u64::MAX && record.text_1().len() > 3)
                     .sink_to($sink);
-                span::reset();
+                span::start();
                 let result = env.execute(BENCH)?;
                 ensure!(result.accumulator("records") as u64 == records * REPEAT, "records were lost");
                 let nanos = span::seconds() * 1e9 / (records * REPEAT * OPERATORS) as f64;
@@ -129,7 +129,7 @@ macro_rules! bench {
                     .filter(|record| record.number_1() != u64::MAX && record.text_1().len() > 3)
                     .filter(|record| record.number_0() != u64::MAX && record.text_1().len() > 3)
                     .sink_to($sink);
-                span::reset();
+                span::start();
                 env.execute(BENCH)?;
                 report.add(json!({ "variant": "once", "records": records * 4, "operators": 1 }));
                 report.report(&[("ns_per_record", span::seconds() * 1e9 / (records * 4) as f64, "ns")]);
@@ -161,9 +161,6 @@ macro_rules! bench {
             type Out = $record;
 
             fn poll(&mut self, out: &mut SourceOut<'_, $record>) -> Result<SourceStatus, Failure> {
-                if self.next == 0 {
-                    span::started();
-                }
                 while !out.should_pause() {
                     if self.next == self.end {
                         return Ok(SourceStatus::End);
@@ -227,14 +224,14 @@ bench!(Wide, WideRef, WideSource, WideReader, WideSink, WideWriter);
 
 impl Narrow {
     fn nth(index: u64) -> Narrow {
-        Narrow { number_0: index + 0, number_1: index + 1, text_0: text(index + 0), text_1: text(index + 1) }
+        Narrow { number_0: index, number_1: index + 1, text_0: text(index), text_1: text(index + 1) }
     }
 }
 
 impl Wide {
     fn nth(index: u64) -> Wide {
         Wide {
-            number_0: index + 0,
+            number_0: index,
             number_1: index + 1,
             number_2: index + 2,
             number_3: index + 3,
@@ -254,7 +251,7 @@ impl Wide {
             number_17: index + 17,
             number_18: index + 18,
             number_19: index + 19,
-            text_0: text(index + 0),
+            text_0: text(index),
             text_1: text(index + 1),
             text_2: text(index + 2),
             text_3: text(index + 3),

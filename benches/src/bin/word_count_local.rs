@@ -13,6 +13,7 @@ use std::{
 use anyhow::{Context, Result, ensure};
 use clap::Args;
 use millstream::{
+    connectors::TextFileSource,
     context::{Counter, RuntimeContext},
     model::message::TaskResult,
     prelude::*,
@@ -20,7 +21,6 @@ use millstream::{
 };
 use millstream_benches::{
     allocations,
-    lines::Lines,
     options::{self, Common},
     report::Run,
     span,
@@ -62,12 +62,12 @@ fn measure(input: &[PathBuf], bytes: u64, expected: Option<Totals>) -> Result<()
     let mut report = Run::start(BENCH, conditions);
     let mut env = StreamExecutionEnvironment::get();
     env.set_parallelism(SLOTS);
-    env.from_source(Lines { files: input.to_vec() })
+    env.from_source(TextFileSource::new(input))
         .flat_map::<String, _>(|line, out| line.split_ascii_whitespace().for_each(|word| out.emit(word)))
         .key_by::<String, _>(|word| *word)
         .count()
         .sink_to(CheckSum { warm_up: expected.map_or(u64::MAX, |expected| expected.words / 4 * 3 / u64::from(SLOTS)) });
-    span::reset();
+    span::start();
     WARM.store(0, Relaxed);
     let result = env.execute(BENCH)?;
     let total = |name| result.accumulator(name) as u64;

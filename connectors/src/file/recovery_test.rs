@@ -233,6 +233,23 @@ fn numbers_of_files_that_were_taken_away_are_not_used_again() {
 }
 
 #[test]
+fn a_writer_that_recovers_late_leaves_the_files_of_those_that_have_begun() {
+    let disk = SimulatedDisk::default();
+    let rolling = Rolling { bytes: 100, on_checkpoint: true };
+    let state = |subtask| WriterState { subtask, next: 0, finished: Vec::new(), current: None };
+    let recovery = |subtask, states| Recovery { subtask, parallelism: 2, restored: Some(states) };
+    // The state of subtask 0 has gone to subtask 1, as may happen when there were three before.
+    let mut early = Writer::start(&disk, &recovery(0, vec![state(2)]), rolling).unwrap();
+    early.parts.add(b"a\n");
+    let prepared = early.parts.prepare(CheckpointId(1));
+    early.obey().unwrap();
+    Writer::start(&disk, &recovery(1, vec![state(0), state(1)]), rolling).unwrap();
+    early.parts.commit(CheckpointId(1));
+    early.obey().unwrap();
+    assert_eq!((disk.visible(), prepared.finished.len()), ("a\n".to_owned(), 1));
+}
+
+#[test]
 fn another_jobs_files_are_neither_overwritten_nor_removed() {
     let disk = SimulatedDisk::default();
     let rolling = Rolling { bytes: 1, on_checkpoint: true };
