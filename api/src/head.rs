@@ -29,17 +29,21 @@ pub trait Head {
     fn signal(&mut self, signal: &mut Signal<'_>);
 }
 
-/// Calls `each` for the records at the start of `frames`: the loop behind every [`Head::records`].
+/// Calls `each` for the records at the start of `frames`, at most `at_most` of them: the loop behind every
+/// [`Head::records`].
 #[inline]
 pub fn read_records<T: Record>(
     frames: &[u8],
     trust: Trust,
     budget: &mut u32,
+    at_most: u32,
     flow: &Flow,
     mut each: impl FnMut(T::Ref<'_>),
 ) -> Result<usize, Failure> {
     let mut at = 0;
-    while *budget > 0 && at < frames.len() && !flow.halted() {
+    // Counted down record by record, and not at the end: if one panics, the budget tells which.
+    let end = budget.saturating_sub(at_most);
+    while *budget > end && at < frames.len() && !flow.halted() {
         let frame = frame::read_record(&frames[at..]).map_err(|cause| Failure::new(cause.to_string()))?;
         let Some(RecordFrame { time, key_hash, archive, end }) = frame else { break };
         flow.set_timestamp(time);
@@ -73,12 +77,11 @@ impl<T: Record> Head for Reader<T> {
             if ahead > 1 && hashes[0] != 0 {
                 next.warm(&hashes[..ahead]);
             }
-            let mut chunk = (*budget).min(LOOK_AHEAD as u32);
-            let given = chunk;
-            let bytes = read_records::<T>(&frames[taken..], trust, &mut chunk, &self.flow, |record| next.push(record))?;
+            let bytes = read_records::<T>(&frames[taken..], trust, budget, LOOK_AHEAD as u32, &self.flow, |record| {
+                next.push(record);
+            })?;
             taken += bytes;
-            *budget -= given - chunk;
-            if bytes == 0 || chunk > 0 {
+            if bytes == 0 {
                 break;
             }
         }

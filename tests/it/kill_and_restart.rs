@@ -126,3 +126,36 @@ fn every_record_counts_exactly_once_however_often_the_process_is_killed() {
 fn a_killed_job_goes_on_at_another_parallelism() {
     run_with_kills(&[2, 3, 1]);
 }
+
+#[test]
+fn a_damaged_checkpoint_is_passed_over_for_the_one_before() {
+    let root = tempfile::tempdir().unwrap();
+    let root = root.path();
+    fs::create_dir(root.join("input")).unwrap();
+    let expected = write_text(&root.join("input"), 60_000);
+    let mut job = start(root, 2, false);
+    wait_until("two checkpoints", || newest_checkpoint(root) >= 2 || job.try_wait().unwrap().is_some());
+    assert!(job.try_wait().unwrap().is_none(), "the job was too fast to be killed");
+    job.kill().unwrap();
+    job.wait().unwrap();
+
+    let newest = root.join("checkpoints").join(JOB_ID).join(format!("chk-{}", newest_checkpoint(root)));
+    let files = fs::read_dir(&newest).unwrap().flatten().map(|entry| entry.path());
+    let states: Vec<_> = files.filter(|path| path.extension().is_some_and(|end| end == "state")).collect();
+    let mut bytes = fs::read(&states[0]).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 0x55;
+    fs::write(&states[0], bytes).unwrap();
+
+    let mut job = start(root, 2, true);
+    wait_until("the end of the job", || job.try_wait().unwrap().is_some());
+    let log = fs::read_to_string(root.join("log")).unwrap();
+    assert!(job.wait().unwrap().success(), "{log}");
+    let name = states[0].file_name().unwrap().to_str().unwrap();
+    assert!(log.lines().any(|line| line.contains("WARN") && line.contains(name)), "no warning names {name}:\n{log}");
+    // What the damaged checkpoint had committed is written again, so lines repeat; totals must still be right.
+    let committed = committed(root);
+    for (word, total) in &expected {
+        assert_eq!(committed.get(word).and_then(|counts| counts.iter().max()), Some(total), "{word}");
+    }
+}

@@ -29,10 +29,10 @@ impl<P: CoProcessFunction> Head for CoProcess<P> {
         let blame = Blame::on(name);
         let context = ProcessContext { flow, watermark: *watermark };
         let taken = match input {
-            0 => read_records::<P::In1>(frames, trust, budget, flow, |record| {
+            0 => read_records::<P::In1>(frames, trust, budget, u32::MAX, flow, |record| {
                 function.process1(record, &context, &mut Out(outputs)).unwrap_or_else(|failure| flow::fail(failure));
             }),
-            _ => read_records::<P::In2>(frames, trust, budget, flow, |record| {
+            _ => read_records::<P::In2>(frames, trust, budget, u32::MAX, flow, |record| {
                 function.process2(record, &context, &mut Out(outputs)).unwrap_or_else(|failure| flow::fail(failure));
             }),
         };
@@ -90,11 +90,11 @@ impl<P: KeyedCoProcessFunction> Head for KeyedCoProcess<P> {
         let KeyedCoProcess { function, keys, core, outputs, flow, name } = self;
         let blame = Blame::on(name);
         let taken = match input {
-            0 => read_records::<P::In1>(frames, trust, budget, flow, |record| {
+            0 => read_records::<P::In1>(frames, trust, budget, u32::MAX, flow, |record| {
                 core.with_context(keys.0, record, |context| function.process1(record, context, &mut Out(outputs)))
                     .unwrap_or_else(|failure| flow::fail(failure));
             }),
-            _ => read_records::<P::In2>(frames, trust, budget, flow, |record| {
+            _ => read_records::<P::In2>(frames, trust, budget, u32::MAX, flow, |record| {
                 core.with_context(keys.1, record, |context| function.process2(record, context, &mut Out(outputs)))
                     .unwrap_or_else(|failure| flow::fail(failure));
             }),

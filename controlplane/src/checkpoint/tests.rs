@@ -1,3 +1,5 @@
+//! The coordinator, told and asked; and a model test of it with random acknowledgements.
+
 use proptest::prelude::*;
 
 use super::*;
