@@ -91,3 +91,21 @@ fn every_partitioning_delivers_every_record_as_it_promises() {
         assert_eq!(seen, expected, "{name}");
     }
 }
+
+#[test]
+fn a_batch_gives_the_final_value_of_each_key_and_nothing_else() {
+    for parallelism in [1, 3] {
+        let env = local(&[&format!("parallelism.default={parallelism}"), "execution.runtime-mode=BATCH"]);
+        let numbers = env.from_collection(0..1_000_u64);
+        let by_rest = numbers.key_by::<u64, _>(|number| *number % 10);
+        let counts = by_rest.count().collect();
+        let largest = by_rest.reduce(|largest, number| *largest = number.max(*largest)).collect();
+        let result = env.execute("batch").expect("the job succeeds");
+        let mut counts = result.collected(&counts);
+        counts.sort_unstable();
+        assert_eq!(counts, (0..10).map(|rest| (rest, 100)).collect::<Vec<(u64, u64)>>());
+        let mut largest = result.collected(&largest);
+        largest.sort_unstable();
+        assert_eq!(largest, (990..1_000).collect::<Vec<u64>>());
+    }
+}

@@ -1,13 +1,18 @@
-//! Running aggregates of a keyed stream: every record yields the key's new value, as in Flink.
+//! Running aggregates of a keyed stream: every record yields the key's new value, as in Flink; in batch mode only the
+//! final value of each key comes out, at the end of the input.
 
 use std::marker::PhantomData;
 
-use millstream_model::fault::Failure;
+use millstream_model::{
+    config::{RUNTIME_MODE, RuntimeMode},
+    fault::Failure,
+    time::EventTime,
+};
 
 use crate::{
     context::RuntimeContext,
     factory::conjure,
-    function::{KeyedContext, KeyedProcessFunction},
+    function::{KeyedContext, KeyedProcessFunction, Timer},
     push::Out,
     record::{Key, Record},
     state::ValueState,
@@ -71,6 +76,7 @@ impl<N: PartialOrd> Aggregate<N> for Max {
 pub(crate) struct Running<A, K, T, N, F> {
     of_record: F,
     value: ValueState<K, N>,
+    only_final: bool,
     of: PhantomData<fn(A, T)>,
 }
 
@@ -88,7 +94,8 @@ where
     type Conf = ();
 
     fn open((): (), context: &mut RuntimeContext) -> Result<Self, Failure> {
-        Ok(Running { of_record: conjure(), value: context.value_state("value")?, of: PhantomData })
+        let only_final = emits_only_final(context)?;
+        Ok(Running { of_record: conjure(), value: context.value_state("value")?, only_final, of: PhantomData })
     }
 
     #[inline]
@@ -114,15 +121,34 @@ where
                 *value
             },
         );
-        out.0.push((context.key(), value));
+        if self.only_final {
+            if fresh.get() {
+                context.register_event_time_timer(EventTime::MAX);
+            }
+        } else {
+            out.0.push((context.key(), value));
+        }
         Ok(())
     }
+
+    fn on_timer(&mut self, _: Timer, context: &KeyedContext<'_, K>, out: &mut Out<'_, (K, N)>) -> Result<(), Failure> {
+        if let Some(value) = self.value.with(context, |value| value.copied()) {
+            out.0.push((context.key(), value));
+        }
+        Ok(())
+    }
+}
+
+/// Whether the job is a batch: then a value is worth emitting only when no record can change it any more.
+fn emits_only_final(context: &RuntimeContext) -> Result<bool, Failure> {
+    Ok(context.configuration().get(&RUNTIME_MODE)? == RuntimeMode::Batch)
 }
 
 /// Folds each record into the first one of its key.
 pub(crate) struct Reduce<K, T: Record, F> {
     function: F,
     value: ValueState<K, T>,
+    only_final: bool,
 }
 
 impl<K, T, F> KeyedProcessFunction for Reduce<K, T, F>
@@ -137,7 +163,8 @@ where
     type Conf = ();
 
     fn open((): (), context: &mut RuntimeContext) -> Result<Self, Failure> {
-        Ok(Reduce { function: conjure(), value: context.value_state("value")? })
+        let only_final = emits_only_final(context)?;
+        Ok(Reduce { function: conjure(), value: context.value_state("value")?, only_final })
     }
 
     fn process(
@@ -158,9 +185,19 @@ where
                 if !fresh.get() {
                     (self.function)(value, record);
                 }
-                out.0.push(value.handle());
+                if !self.only_final {
+                    out.0.push(value.handle());
+                }
             },
         );
+        if self.only_final && fresh.get() {
+            context.register_event_time_timer(EventTime::MAX);
+        }
+        Ok(())
+    }
+
+    fn on_timer(&mut self, _: Timer, context: &KeyedContext<'_, K>, out: &mut Out<'_, T>) -> Result<(), Failure> {
+        self.value.with(context, |value| value.into_iter().for_each(|value| out.0.push(value.handle())));
         Ok(())
     }
 }

@@ -10,8 +10,8 @@ use super::{
 group! {
     EXECUTION: "Execution", "How records are processed and passed on.";
 
-    /// `BATCH` gives only final results, at the end of bounded inputs. `AUTOMATIC` is `BATCH` if all sources are
-    /// bounded, else `STREAMING`.
+    /// `BATCH`: aggregates give only the final result of each key, at the end of bounded inputs; the job still runs as
+    /// one bounded stream with a last watermark. `AUTOMATIC` is the same as `STREAMING` in this version.
     RUNTIME_MODE: RuntimeMode = Key::new("execution.runtime-mode", "STREAMING");
 
     /// The longest time that a record waits under load for the buffer it is in to fill up. `0` sends each record at
