@@ -20,32 +20,6 @@ const NAME: &str = "my-job";
 /// What the edit adds, to be seen in the output.
 const MARK: &str = "edited";
 
-const MANIFEST: &str = r#"[package]
-name = "my-job"
-version = "0.1.0"
-edition = "2024"
-
-[dependencies]
-millstream = { path = "FACADE" }
-"#;
-
-const PROGRAM: &str = r#"//! Counts words.
-use millstream::prelude::*;
-
-#[millstream::main]
-fn main() -> Result<(), JobError> {
-    let mut env = StreamExecutionEnvironment::get();
-    env.set_parallelism(2);
-    env.from_collection(["to be or not to be".to_owned(), "that is the question".to_owned()])
-        .flat_map::<String, _>(|line, out| line.split(' ').for_each(|word| out.emit(word)))
-        .key_by::<String, _>(|word| *word)
-        .count()
-        .print();
-    env.execute("word count")?;
-    Ok(())
-}
-"#;
-
 fn main() -> Result<()> {
     let (Common { repetitions, .. }, NoneOfItsOwn {}) = options::parse();
     for _ in 0..repetitions {
@@ -56,11 +30,10 @@ fn main() -> Result<()> {
 
 fn measure() -> Result<()> {
     let folder = tempfile::tempdir()?;
-    let job = folder.path().join(NAME);
-    let scaffold = scaffold(&job)?;
+    let job = scaffold(folder.path())?;
     // Downloading is the network's time.
     succeed(&mut cargo(&job, &["fetch"]))?;
-    let mut report = Run::start(BENCH, json!({ "profile": "dev", "scaffold": scaffold }));
+    let mut report = Run::start(BENCH, json!({ "profile": "dev" }));
 
     let started = now_nanos();
     succeed(&mut cargo(&job, &["build"]))?;
@@ -93,26 +66,29 @@ fn measure() -> Result<()> {
     Ok(())
 }
 
-/// Writes the crate, and says how.
-fn scaffold(job: &Path) -> Result<&'static str> {
+/// Has `millstream new` write the crate; gives it the versions that the engine was tested with, and its compiler.
+fn scaffold(folder: &Path) -> Result<PathBuf> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().context("the checkout")?;
-    fs::create_dir_all(job.join("src"))?;
-    let facade = root.join("millstream").display().to_string();
-    fs::write(job.join("Cargo.toml"), MANIFEST.replace("FACADE", &facade))?;
-    fs::write(job.join("src/main.rs"), PROGRAM)?;
-    // The versions that the engine was tested with, and its compiler.
+    let mut new = Command::new(cargo_program());
+    new.args(["run", "--quiet", "--package", "millstream-cli", "--manifest-path"]).arg(root.join("Cargo.toml"));
+    new.args(["--", "new", NAME, "--path-dependency"]).arg(root).current_dir(folder);
+    succeed(&mut new)?;
+    let job = folder.join(NAME);
     for file in ["Cargo.lock", "rust-toolchain.toml"] {
         if root.join(file).exists() {
             fs::copy(root.join(file), job.join(file))?;
         }
     }
-    Ok("own")
+    Ok(job)
+}
+
+fn cargo_program() -> PathBuf {
+    std::env::var_os("CARGO").map_or_else(|| PathBuf::from("cargo"), PathBuf::from)
 }
 
 /// Cargo as a user has it: with the crate's own target directory.
 fn cargo(job: &Path, arguments: &[&str]) -> Command {
-    let program = std::env::var_os("CARGO").map_or_else(|| PathBuf::from("cargo"), PathBuf::from);
-    let mut cargo = Command::new(program);
+    let mut cargo = Command::new(cargo_program());
     cargo.args(arguments).current_dir(job).stdin(Stdio::null());
     for variable in ["CARGO_TARGET_DIR", "CARGO_BUILD_TARGET_DIR", "RUSTC_WRAPPER", "RUSTFLAGS"] {
         cargo.env_remove(variable);
