@@ -12,9 +12,11 @@
 //! | what a task adds to a checkpoint | [`snapshot`] |
 //! | the table of one keyed state | [`table`] |
 //! | the states that functions hold | [`keyed`] |
+//! | asking the processor for memory ahead of use | `prefetch` |
 //! | timers | [`timer`] |
 
 pub mod keyed;
+mod prefetch;
 pub mod snapshot;
 pub mod table;
 pub mod timer;

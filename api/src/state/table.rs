@@ -12,7 +12,10 @@ use millstream_model::{
     key_group::{KeyGroup, MaxParallelism},
 };
 
-use super::snapshot::{Section, SectionKind, Snapshot};
+use super::{
+    prefetch::prefetch,
+    snapshot::{Section, SectionKind, Snapshot},
+};
 use crate::record::{
     Key, Record,
     archive::{self, Aligned, Trust},
@@ -50,8 +53,10 @@ impl<T: Record> StateValue for T {
     }
 }
 
+/// Tables smaller than this are near by themselves.
+const NEAR_BYTES: usize = 4 << 20;
+
 struct Entry<K, V> {
-    hash: u32,
     key: K,
     value: V,
 }
@@ -62,6 +67,8 @@ pub struct Table<K, V> {
     max_parallelism: MaxParallelism,
     first_group: u16,
     groups: Vec<HashTable<Entry<K, V>>>,
+    /// In all groups.
+    entries: usize,
 }
 
 /// The 32 bits of a key's hash are spent on its key group; this spreads them again over 64.
@@ -77,20 +84,20 @@ impl<K: Key, V: StateValue> Table<K, V> {
             max_parallelism,
             first_group: groups.start,
             groups: groups.map(|_| HashTable::new()).collect(),
+            entries: 0,
         }
     }
 
     #[inline]
-    fn group(&mut self, hash: u32) -> &mut HashTable<Entry<K, V>> {
-        let group = KeyGroup::of(hash, self.max_parallelism);
-        &mut self.groups[usize::from(group.0 - self.first_group)]
+    fn group_index(&self, hash: u32) -> u16 {
+        KeyGroup::of(hash, self.max_parallelism).0 - self.first_group
     }
 
     /// Shows the value of a key, if it has one.
     #[inline]
     pub fn with<R>(&mut self, hash: u32, key: K::Ref<'_>, show: impl FnOnce(Option<&mut V>) -> R) -> R {
-        let entry =
-            self.group(hash).find_mut(spread(hash), |entry| entry.hash == hash && K::same(entry.key.handle(), key));
+        let group = usize::from(self.group_index(hash));
+        let entry = self.groups[group].find_mut(spread(hash), |entry| K::same(entry.key.handle(), key));
         show(entry.map(|entry| &mut entry.value))
     }
 
@@ -103,47 +110,57 @@ impl<K: Key, V: StateValue> Table<K, V> {
         make: impl FnOnce() -> V,
         show: impl FnOnce(&mut V) -> R,
     ) -> R {
-        let same = |entry: &Entry<K, V>| entry.hash == hash && K::same(entry.key.handle(), key);
-        match self.group(hash).entry(spread(hash), same, |entry| spread(entry.hash)) {
+        let group = usize::from(self.group_index(hash));
+        let same = |entry: &Entry<K, V>| K::same(entry.key.handle(), key);
+        match self.groups[group].entry(spread(hash), same, |entry| spread(K::hash(entry.key.handle()))) {
             hash_table::Entry::Occupied(mut entry) => show(&mut entry.get_mut().value),
             hash_table::Entry::Vacant(place) => {
-                let mut entry = place.insert(Entry { hash, key: K::own(key), value: make() });
+                let mut entry = place.insert(Entry { key: K::own(key), value: make() });
+                self.entries += 1;
                 show(&mut entry.get_mut().value)
             }
         }
     }
 
-    /// Touches what lookups of these hashes will read. The lookups do not depend on each other, so the processor waits
-    /// for memory once for all of them.
+    /// Asks for the memory that lookups of these hashes will read, without waiting for it: the lookups that follow do
+    /// not depend on each other, so the processor waits once for all of them.
     fn touch(&self, hashes: &[u32]) {
-        let mut found = 0_usize;
-        for hash in hashes {
-            let group = KeyGroup::of(*hash, self.max_parallelism);
-            let table = &self.groups[usize::from(group.0 - self.first_group)];
-            found += usize::from(table.find(spread(*hash), |entry| entry.hash == *hash).is_some());
+        if self.entries * size_of::<Entry<K, V>>() < NEAR_BYTES {
+            return;
         }
-        std::hint::black_box(found);
+        for hash in hashes {
+            let table = &self.groups[usize::from(self.group_index(*hash))];
+            // Any entry with the tag of this hash: it nearly always is the one.
+            if let Some(entry) = table.find(spread(*hash), |_| true) {
+                prefetch(entry);
+            }
+        }
     }
 
     /// Removes the value of a key and returns it.
     pub fn remove(&mut self, hash: u32, key: K::Ref<'_>) -> Option<V> {
-        let same = |entry: &Entry<K, V>| entry.hash == hash && K::same(entry.key.handle(), key);
-        let entry = self.group(hash).find_entry(spread(hash), same).ok()?;
+        let same = |entry: &Entry<K, V>| K::same(entry.key.handle(), key);
+        let group = usize::from(self.group_index(hash));
+        let entry = self.groups[group].find_entry(spread(hash), same).ok()?;
+        self.entries -= 1;
         Some(entry.remove().0.value)
     }
 
     /// The number of keys that have a value.
     pub fn len(&self) -> usize {
-        self.groups.iter().map(HashTable::len).sum()
+        self.entries
     }
 
     pub fn is_empty(&self) -> bool {
-        self.groups.iter().all(HashTable::is_empty)
+        self.entries == 0
     }
 
     /// Shows every entry, in no order.
     pub fn for_each(&self, mut show: impl FnMut(u32, K::Ref<'_>, &V)) {
-        self.groups.iter().flatten().for_each(|entry| show(entry.hash, entry.key.handle(), &entry.value));
+        self.groups.iter().flatten().for_each(|entry| {
+            let key = entry.key.handle();
+            show(K::hash(key), key, &entry.value);
+        });
     }
 
     fn fingerprint() -> u64 {
