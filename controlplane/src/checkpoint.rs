@@ -1,14 +1,22 @@
 //! When a checkpoint starts, when it counts, when it is given up, and when it may be deleted.
 //!
 //! ```text
-//!  on_tick ──► Trigger(n) ──acks──► Complete(n) ──driver: metadata, then pointer──► on_durable(n) ──► Notify(n)
-//!                  │                     │                                                │    └──► Delete(older)
-//!                  └─ declined, expired  └─ on_not_durable(n)                             └ Final: Finish
-//!                            └──► Abort(n), and FailJob if too many in a row
+//!  on_tick ──► Begin(n) ──driver: room in storage──► on_begun(n)
+//!                                                        └──► SnapshotCoordinators(n), if there are any
+//!          ┌───────────────────────────all of them have acknowledged───────┘
+//!          └──► Trigger(n) ──acks──► Complete(n) ──driver: metadata, then pointer──► on_durable(n) ──► Notify(n)
+//!                                                                                       ├──► Delete(older)
+//!                                                                                       └ Final: Finish
+//!  at any stage: declined, expired, on_not_begun(n), on_not_durable(n) ──► Abort(n), and FailJob if too many in a row
 //! ```
+//! Coordinators come first, on all workers, before any source has a barrier: what a coordinator hands out after its
+//! snapshot must not reach a reader before the barrier does, whichever worker the two are on.
+//!
 //! A decider; the names and the rules are those of Flink's `CheckpointCoordinator` and `CheckpointFailureManager`.
 //!
 //! Invariants:
+//! - `Trigger(n)` is emitted only after every coordinator has acknowledged n, and the next checkpoint begins only after
+//!   that, or after `Abort(n)`: no coordinator is between the snapshots of two checkpoints.
 //! - `Complete(n)` is emitted only after every subtask and every coordinator of the current generation has acknowledged
 //!   n, and numbers of durable checkpoints strictly increase: what is older than a durable one is given up.
 //! - `Delete` names only checkpoints older than a durable one, so that the driver's tombstones are written after the
@@ -63,7 +71,12 @@ impl CheckpointConfig {
 /// What the driver has to do, in this order. Nothing follows [`FailJob`](Action::FailJob).
 #[derive(Clone, PartialEq, Debug)]
 pub enum Action {
-    /// Make room in storage, then tell the workers.
+    /// Make room in storage, and answer with [`on_begun`](CheckpointCoordinator::on_begun) or
+    /// [`on_not_begun`](CheckpointCoordinator::on_not_begun).
+    Begin { checkpoint: CheckpointId },
+    /// Tell the workers to snapshot their coordinators.
+    SnapshotCoordinators { checkpoint: CheckpointId },
+    /// Tell the workers to put barriers into their sources.
     Trigger { checkpoint: CheckpointId, kind: CheckpointKind },
     /// All parts are stored: write the metadata, move the pointer, and answer with
     /// [`on_durable`](CheckpointCoordinator::on_durable) or
@@ -200,15 +213,27 @@ enum LastWish {
 #[derive(Debug)]
 struct Pending {
     kind: CheckpointKind,
+    stage: Stage,
     since: Moment,
     missing_subtasks: BTreeSet<Subtask>,
     missing_coordinators: BTreeSet<OperatorId>,
     subtasks: BTreeMap<Subtask, SubtaskState>,
     coordinators: BTreeMap<OperatorId, CoordinatorState>,
-    /// Handed to the driver to be stored.
-    is_completing: bool,
     state_bytes: u64,
     alignment_nanos_max: u64,
+}
+
+/// How far a checkpoint is, in this order.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+enum Stage {
+    /// The driver makes room for it.
+    Beginning,
+    /// Coordinators are snapshotted, and hold back what they send.
+    Coordinators,
+    /// Barriers are under way.
+    Triggered,
+    /// Handed to the driver to be stored.
+    Completing,
 }
 
 impl Pending {
@@ -283,7 +308,7 @@ impl CheckpointCoordinator {
             return (false, Vec::new());
         }
         self.requested = true;
-        (true, self.trigger(now))
+        (true, self.begin(now))
     }
 
     /// Every task has read all of its input: one final checkpoint is taken as soon as no other is pending.
@@ -291,7 +316,18 @@ impl CheckpointCoordinator {
         if self.last_wish == LastWish::None {
             self.last_wish = LastWish::Due(now);
         }
-        self.trigger(now)
+        self.begin(now)
+    }
+
+    /// There is room for a checkpoint that was to begin.
+    pub fn on_begun(&mut self, checkpoint: CheckpointId, now: Moment) -> Vec<Action> {
+        let pending = self.pending.get_mut(&checkpoint).expect("only what is to begin has begun");
+        assert_eq!(pending.stage, Stage::Beginning, "checkpoint {checkpoint} begins twice");
+        pending.stage = Stage::Coordinators;
+        if pending.missing_coordinators.is_empty() {
+            return self.trigger(checkpoint, now);
+        }
+        vec![Action::SnapshotCoordinators { checkpoint }]
     }
 
     /// A subtask's part is stored.
@@ -303,7 +339,8 @@ impl CheckpointCoordinator {
         stats: SnapshotStats,
     ) -> Vec<Action> {
         let Some(pending) = self.pending_of(attempt.generation, checkpoint) else { return Vec::new() };
-        if !pending.missing_subtasks.remove(&attempt.subtask) {
+        // Before its barriers there is nothing of it to acknowledge.
+        if pending.stage < Stage::Triggered || !pending.missing_subtasks.remove(&attempt.subtask) {
             return Vec::new();
         }
         pending.state_bytes += state.file.as_ref().map_or(0, |file| file.bytes);
@@ -312,19 +349,20 @@ impl CheckpointCoordinator {
         self.complete()
     }
 
-    /// A coordinator's part has arrived.
+    /// A coordinator's part has arrived. The last one lets the barriers go.
     pub fn on_coordinator_ack(
         &mut self,
         generation: Generation,
         checkpoint: CheckpointId,
         state: CoordinatorState,
+        now: Moment,
     ) -> Vec<Action> {
         let Some(pending) = self.pending_of(generation, checkpoint) else { return Vec::new() };
-        if !pending.missing_coordinators.remove(&state.operator) {
+        if pending.stage != Stage::Coordinators || !pending.missing_coordinators.remove(&state.operator) {
             return Vec::new();
         }
         pending.coordinators.insert(state.operator, state);
-        self.complete()
+        if pending.missing_coordinators.is_empty() { self.trigger(checkpoint, now) } else { Vec::new() }
     }
 
     /// A part could not be stored.
@@ -336,7 +374,7 @@ impl CheckpointCoordinator {
         now: Moment,
     ) -> Vec<Action> {
         // What is completing has all its parts; a decline of it is a repeated message of some other part.
-        if self.pending_of(generation, checkpoint).is_none_or(|pending| pending.is_completing) {
+        if self.pending_of(generation, checkpoint).is_none_or(|pending| pending.stage == Stage::Completing) {
             return Vec::new();
         }
         self.give_up(checkpoint, AbortReason::Declined(failure), now)
@@ -345,7 +383,7 @@ impl CheckpointCoordinator {
     /// Metadata and pointer of a checkpoint that was to be completed are durable.
     pub fn on_durable(&mut self, checkpoint: CheckpointId, now: Moment) -> Vec<Action> {
         let pending = self.pending.remove(&checkpoint).expect("only what is completing becomes durable");
-        assert!(pending.is_completing && pending.missing() == 0, "checkpoint {checkpoint} lacks parts");
+        assert!(pending.stage == Stage::Completing && pending.missing() == 0, "checkpoint {checkpoint} lacks parts");
         assert!(self.retained.back().is_none_or(|newest| *newest < checkpoint), "checkpoint {checkpoint} is not newer");
         self.retained.push_back(checkpoint);
         self.failures_in_a_row = 0;
@@ -372,7 +410,7 @@ impl CheckpointCoordinator {
             actions.push(Action::Finish);
         }
         actions.extend(self.complete());
-        actions.extend(self.trigger(now));
+        actions.extend(self.begin(now));
         actions
     }
 
@@ -385,7 +423,7 @@ impl CheckpointCoordinator {
         actions
     }
 
-    /// Room for a checkpoint that was to be triggered could not be made.
+    /// Room for a checkpoint that was to begin could not be made.
     pub fn on_not_begun(&mut self, checkpoint: CheckpointId, failure: Failure, now: Moment) -> Vec<Action> {
         self.give_up(checkpoint, AbortReason::NotStored(failure), now)
     }
@@ -393,7 +431,7 @@ impl CheckpointCoordinator {
     /// Time has passed. To be called at [`next_deadline`](Self::next_deadline), and harmless at any other time.
     pub fn on_tick(&mut self, now: Moment) -> Vec<Action> {
         let timeout = self.config.timeout;
-        let is_expired = |pending: &Pending| !pending.is_completing && pending.since + timeout <= now;
+        let is_expired = |pending: &Pending| pending.stage < Stage::Completing && pending.since + timeout <= now;
         let expired: Vec<_> =
             self.pending.iter().filter(|(_, pending)| is_expired(pending)).map(|(id, _)| *id).collect();
         let mut actions = Vec::new();
@@ -404,18 +442,17 @@ impl CheckpointCoordinator {
                 return actions;
             }
         }
-        actions.extend(self.trigger(now));
+        actions.extend(self.begin(now));
         actions
     }
 
     /// When something is to be done without any message; never before all tasks run.
     pub fn next_deadline(&self) -> Option<Moment> {
-        let waiting = self.pending.values().filter(|pending| !pending.is_completing);
+        let waiting = self.pending.values().filter(|pending| pending.stage < Stage::Completing);
         let expiry = waiting.map(|pending| pending.since + self.config.timeout).min();
-        let has_room = (self.pending.len() as u32) < self.config.max_concurrent;
         let start = match self.last_wish {
             _ if self.running.is_none() => None,
-            LastWish::None if has_room => self.periodic_start(),
+            LastWish::None if self.has_room() => self.periodic_start(),
             LastWish::Due(due) if self.pending.is_empty() => Some(due),
             _ => None,
         };
@@ -445,8 +482,14 @@ impl CheckpointCoordinator {
         self.next_periodic.map(|due| after_pause.map_or(due, |pause| due.max(pause)))
     }
 
-    /// Starts as many checkpoints as are due and have room: at most one, since the next is due an interval later.
-    fn trigger(&mut self, now: Moment) -> Vec<Action> {
+    /// Whether one more checkpoint may begin beside those under way.
+    fn has_room(&self) -> bool {
+        let is_before_barriers = |pending: &Pending| pending.stage < Stage::Triggered;
+        (self.pending.len() as u32) < self.config.max_concurrent && !self.pending.values().any(is_before_barriers)
+    }
+
+    /// Begins as many checkpoints as are due and have room: at most one, since the next is due an interval later.
+    fn begin(&mut self, now: Moment) -> Vec<Action> {
         if self.running.is_none() {
             return Vec::new();
         }
@@ -454,7 +497,7 @@ impl CheckpointCoordinator {
             LastWish::Due(due) if due <= now && self.pending.is_empty() => CheckpointKind::Final,
             LastWish::None => {
                 let is_due = self.requested || self.periodic_start().is_some_and(|start| start <= now);
-                if !is_due || self.pending.len() as u32 >= self.config.max_concurrent {
+                if !is_due || !self.has_room() {
                     return Vec::new();
                 }
                 CheckpointKind::Checkpoint
@@ -473,28 +516,38 @@ impl CheckpointCoordinator {
             checkpoint,
             Pending {
                 kind,
+                stage: Stage::Beginning,
                 since: now,
                 missing_subtasks: self.subtasks.clone(),
                 missing_coordinators: self.coordinators.clone(),
                 subtasks: BTreeMap::new(),
                 coordinators: BTreeMap::new(),
-                is_completing: false,
                 state_bytes: 0,
                 alignment_nanos_max: 0,
             },
         );
-        vec![Action::Trigger { checkpoint, kind }]
+        vec![Action::Begin { checkpoint }]
+    }
+
+    /// All coordinators have acknowledged: the barriers may go, and the next checkpoint may begin.
+    fn trigger(&mut self, checkpoint: CheckpointId, now: Moment) -> Vec<Action> {
+        let pending = self.pending.get_mut(&checkpoint).expect("only pending checkpoints are triggered");
+        assert!(pending.missing_coordinators.is_empty(), "checkpoint {checkpoint} lacks coordinators");
+        pending.stage = Stage::Triggered;
+        let mut actions = vec![Action::Trigger { checkpoint, kind: pending.kind }];
+        actions.extend(self.begin(now));
+        actions
     }
 
     /// Hands the newest checkpoint that lacks nothing to the driver, one at a time.
     fn complete(&mut self) -> Vec<Action> {
-        if self.pending.values().any(|pending| pending.is_completing) {
+        if self.pending.values().any(|pending| pending.stage == Stage::Completing) {
             return Vec::new();
         }
         let Some((id, pending)) = self.pending.iter_mut().rev().find(|(_, pending)| pending.missing() == 0) else {
             return Vec::new();
         };
-        pending.is_completing = true;
+        pending.stage = Stage::Completing;
         vec![Action::Complete(CollectedCheckpoint {
             id: *id,
             kind: pending.kind,
@@ -525,7 +578,7 @@ impl CheckpointCoordinator {
             actions.push(Action::FailJob { failure });
             return actions;
         }
-        actions.extend(self.trigger(now));
+        actions.extend(self.begin(now));
         actions
     }
 

@@ -130,8 +130,9 @@ struct RunningJob {
     threads: Vec<JoinHandle<()>>,
     coordinators: HashMap<OperatorId, CoordinatorLine>,
     snapshots: Receiver<CoordinatorSnapshot>,
-    /// The checkpoint whose coordinators have not all answered, and how many are missing.
-    triggering: Option<(CheckpointId, CheckpointKind, usize)>,
+    /// The checkpoint that coordinators were snapshotted for and whose barriers are not in the sources yet: they hold
+    /// back what they send.
+    holding: Option<CheckpointId>,
 }
 
 impl Control {
@@ -189,16 +190,16 @@ impl Control {
                     self.tell_all(|| TaskMail::Cancel);
                 }
             }
+            Command::SnapshotCoordinators { generation, checkpoint } => {
+                self.snapshot_coordinators(generation, checkpoint);
+            }
             Command::TriggerCheckpoint { generation, checkpoint, kind } => self.trigger(generation, checkpoint, kind),
             Command::CheckpointComplete { generation, checkpoint } => {
                 self.tell_generation(generation, || TaskMail::Complete(checkpoint));
             }
             Command::CheckpointAborted { generation, checkpoint } => {
-                if let Some(job) = self.job.as_mut().filter(|job| job.generation == generation)
-                    && job.triggering.is_some_and(|(pending, ..)| pending == checkpoint)
-                {
-                    job.triggering = None;
-                    job.coordinators.values().for_each(|line| line.mail(CoordinatorMail::Release));
+                if let Some(job) = self.job.as_mut().filter(|job| job.generation == generation) {
+                    job.release(checkpoint);
                 }
                 self.tell_generation(generation, || TaskMail::Aborted(checkpoint));
             }
@@ -227,41 +228,30 @@ impl Control {
         }
     }
 
-    /// Coordinators first; their answers lead to `inject`.
-    fn trigger(&mut self, generation: Generation, checkpoint: CheckpointId, kind: CheckpointKind) {
+    fn snapshot_coordinators(&mut self, generation: Generation, checkpoint: CheckpointId) {
         let Some(job) = self.job.as_mut().filter(|job| job.generation == generation) else { return };
-        if job.coordinators.is_empty() {
-            return job.inject(Barrier { checkpoint, kind });
-        }
-        job.triggering = Some((checkpoint, kind, job.coordinators.len()));
+        job.holding = Some(checkpoint);
         job.coordinators.values().for_each(|line| line.mail(CoordinatorMail::Snapshot(checkpoint)));
     }
 
+    /// What a coordinator has sent since its snapshot goes after the barriers.
+    fn trigger(&mut self, generation: Generation, checkpoint: CheckpointId, kind: CheckpointKind) {
+        let Some(job) = self.job.as_mut().filter(|job| job.generation == generation) else { return };
+        job.inject(Barrier { checkpoint, kind });
+        job.release(checkpoint);
+    }
+
+    /// Whether the checkpoint goes on is for the JobMaster to say: it triggers or aborts it, which releases what is held.
     fn on_coordinator_snapshot(&mut self, snapshot: CoordinatorSnapshot) {
         let CoordinatorSnapshot { generation, operator, checkpoint, state } = snapshot;
-        let Some(job) = self.job.as_mut().filter(|job| job.generation == generation) else { return };
-        let Some((pending, kind, missing)) = &mut job.triggering else { return };
-        if *pending != checkpoint {
+        let is_held = |job: &RunningJob| job.generation == generation && job.holding == Some(checkpoint);
+        if !self.job.as_ref().is_some_and(is_held) {
             return;
         }
-        match state {
-            Ok(bytes) => {
-                let state = CoordinatorState { operator, bytes };
-                self.reporter.send(Report::CoordinatorAck { generation, checkpoint, state });
-                *missing -= 1;
-                if *missing == 0 {
-                    let barrier = Barrier { checkpoint, kind: *kind };
-                    job.triggering = None;
-                    job.inject(barrier);
-                    job.coordinators.values().for_each(|line| line.mail(CoordinatorMail::Release));
-                }
-            }
-            Err(failure) => {
-                job.triggering = None;
-                job.coordinators.values().for_each(|line| line.mail(CoordinatorMail::Release));
-                self.reporter.send(Report::CheckpointDeclined { generation, checkpoint, failure });
-            }
-        }
+        self.reporter.send(match state {
+            Ok(bytes) => Report::CoordinatorAck { generation, checkpoint, state: CoordinatorState { operator, bytes } },
+            Err(failure) => Report::CheckpointDeclined { generation, checkpoint, failure },
+        });
     }
 
     fn report_metrics(&self) {
@@ -338,7 +328,7 @@ impl Control {
             threads: std::mem::take(&mut threads.handles),
             coordinators,
             snapshots,
-            triggering: None,
+            holding: None,
         };
         for placement in self.own(deployment) {
             let subtask = placement.subtask;
@@ -448,6 +438,13 @@ impl RunningJob {
     fn inject(&self, barrier: Barrier) {
         for subtask in &self.sources {
             self.tasks[subtask].send(Mail::Task(*subtask, TaskMail::Trigger(barrier)));
+        }
+    }
+
+    /// Lets coordinators go on, if it is for this checkpoint that they hold back what they send.
+    fn release(&mut self, checkpoint: CheckpointId) {
+        if self.holding.take_if(|held| *held == checkpoint).is_some() {
+            self.coordinators.values().for_each(|line| line.mail(CoordinatorMail::Release));
         }
     }
 }

@@ -171,6 +171,10 @@ impl WorkerLink for Link {
     fn slots(&self) -> u32 {
         self.slots
     }
+
+    fn shuffle_address(&self) -> Option<std::net::SocketAddr> {
+        None
+    }
 }
 
 impl RunningJob for EmbeddedJob {

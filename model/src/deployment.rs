@@ -1,5 +1,7 @@
 //! All that a worker needs to start its share of a job: who runs where, at which generation, restored from what.
 
+use std::{fmt, net::SocketAddr};
+
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -15,12 +17,34 @@ pub struct Placement {
     pub slot: SlotIndex,
 }
 
+/// A secret that the JobMaster makes for each deployment.
+#[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ChannelToken(pub u128);
+
+impl fmt::Debug for ChannelToken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("ChannelToken(…)")
+    }
+}
+
+/// A worker as others see it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Peer {
+    pub worker: WorkerId,
+    /// Where it takes connections of other workers; `None` if it takes none.
+    pub shuffle_address: Option<SocketAddr>,
+}
+
 /// One (re)deployment of pipelined regions.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 pub struct Deployment {
     pub generation: Generation,
+    /// What the two ends of a channel show each other, so that nobody else can read it.
+    pub token: ChannelToken,
     /// Every subtask of the regions, those of other workers too: they are the other ends of channels.
     pub placements: Vec<Placement>,
+    /// The workers that the placements name, and how they reach each other.
+    pub peers: Vec<Peer>,
     /// What the subtasks start from; `None` starts them empty.
     pub restore: Option<CompletedCheckpoint>,
 }

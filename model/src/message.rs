@@ -1,6 +1,6 @@
 //! What coordinator and workers tell each other. Every message of a coordinator carries its [`LeaderEpoch`].
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, net::SocketAddr};
 
 use serde::{Deserialize, Serialize};
 
@@ -32,7 +32,12 @@ pub enum Command {
     Cancel {
         generation: Generation,
     },
-    /// Snapshot the coordinators, then put barriers into the sources.
+    /// Snapshot the coordinators of operators that run on this worker, and hold back what they send from then on.
+    SnapshotCoordinators {
+        generation: Generation,
+        checkpoint: CheckpointId,
+    },
+    /// Put barriers into the sources. All coordinators have answered; what they sent since may follow the barriers.
     TriggerCheckpoint {
         generation: Generation,
         checkpoint: CheckpointId,
@@ -73,6 +78,12 @@ pub struct FromWorker {
 /// What a worker reports.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub enum Report {
+    /// The first report of a worker: it is ready for deployments.
+    Registered {
+        slots: u32,
+        /// Where it takes connections of other workers; `None` if it takes none.
+        shuffle_address: Option<SocketAddr>,
+    },
     /// A task has changed its state. `failure` is there with `Failed`.
     Task { attempt: ExecutionAttemptId, state: ExecutionState, failure: Option<Failure> },
     /// A task has read all of its bounded input and passed everything on.

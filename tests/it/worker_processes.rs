@@ -33,6 +33,9 @@ impl WorkerLink for Link {
     fn slots(&self) -> u32 {
         1
     }
+    fn shuffle_address(&self) -> Option<std::net::SocketAddr> {
+        None
+    }
 }
 
 fn run(graph: JobGraph, workers: u32) -> JobOutcome {

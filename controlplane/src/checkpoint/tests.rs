@@ -51,26 +51,46 @@ fn ack(coordinator: &mut CheckpointCoordinator, subtask: Subtask, generation: Ge
     coordinator.on_ack(attempt, CheckpointId(number), state, SnapshotStats::default())
 }
 
-fn coordinator_ack(coordinator: &mut CheckpointCoordinator, number: u64) -> Vec<Action> {
+fn coordinator_ack(coordinator: &mut CheckpointCoordinator, number: u64, seconds: u64) -> Vec<Action> {
     let state = CoordinatorState { operator: OperatorId(1), bytes: Vec::new() };
-    coordinator.on_coordinator_ack(GENERATION, CheckpointId(number), state)
+    coordinator.on_coordinator_ack(GENERATION, CheckpointId(number), state, at(seconds))
 }
 
-/// All parts of a checkpoint; what the last of them leads to.
+/// There is room, and the coordinator has answered; what that leads to.
+fn barriers(coordinator: &mut CheckpointCoordinator, number: u64, seconds: u64) -> Vec<Action> {
+    let snapshot = Action::SnapshotCoordinators { checkpoint: CheckpointId(number) };
+    assert_eq!(coordinator.on_begun(CheckpointId(number), at(seconds)), [snapshot]);
+    coordinator_ack(coordinator, number, seconds)
+}
+
+/// All subtasks' parts of a checkpoint; what the last of them leads to.
 fn ack_all(coordinator: &mut CheckpointCoordinator, number: u64) -> Vec<Action> {
-    assert!(coordinator_ack(coordinator, number).is_empty());
     subtasks().into_iter().flat_map(|subtask| ack(coordinator, subtask, GENERATION, number)).collect()
 }
 
-/// Triggers at this time, and completes.
+/// Begins at this time, and gets as far as its barriers.
+fn start(coordinator: &mut CheckpointCoordinator, number: u64, seconds: u64) {
+    assert_eq!(coordinator.on_tick(at(seconds)), [begin(number)]);
+    assert_eq!(barriers(coordinator, number, seconds), [trigger(number)]);
+}
+
+/// Begins at this time, and completes.
 fn complete(coordinator: &mut CheckpointCoordinator, number: u64, seconds: u64) -> Vec<Action> {
-    assert_eq!(coordinator.on_tick(at(seconds)), [trigger(number)]);
+    start(coordinator, number, seconds);
     assert!(matches!(ack_all(coordinator, number)[..], [Action::Complete(_)]));
     coordinator.on_durable(CheckpointId(number), at(seconds))
 }
 
+fn begin(number: u64) -> Action {
+    Action::Begin { checkpoint: CheckpointId(number) }
+}
+
 fn trigger(number: u64) -> Action {
     Action::Trigger { checkpoint: CheckpointId(number), kind: CheckpointKind::Checkpoint }
+}
+
+fn abort(number: u64, reason: AbortReason) -> Action {
+    Action::Abort { checkpoint: CheckpointId(number), reason }
 }
 
 fn notify(number: u64) -> Action {
@@ -89,17 +109,14 @@ fn a_checkpoint_starts_an_interval_after_all_tasks_run_and_not_before() {
     coordinator.start(GENERATION, at(1000));
     assert_eq!(coordinator.next_deadline(), Some(at(1010)));
     assert!(coordinator.on_tick(at(1009)).is_empty());
-    assert_eq!(coordinator.on_tick(at(1010)), [trigger(1)]);
+    assert_eq!(coordinator.on_tick(at(1010)), [begin(1)]);
 }
 
 #[test]
 fn a_checkpoint_completes_with_the_last_part_and_sinks_hear_of_it_when_it_is_durable() {
     let mut coordinator = started(config());
-    coordinator.on_tick(at(10));
-    for subtask in subtasks() {
-        assert!(ack(&mut coordinator, subtask, GENERATION, 1).is_empty());
-    }
-    let actions = coordinator_ack(&mut coordinator, 1);
+    start(&mut coordinator, 1, 10);
+    let actions = ack_all(&mut coordinator, 1);
     let [Action::Complete(collected)] = &actions[..] else { panic!("{actions:?}") };
     assert_eq!(collected.subtasks.iter().map(|state| state.subtask).collect::<Vec<_>>(), subtasks());
     assert_eq!(collected.coordinators.len(), 1);
@@ -107,9 +124,64 @@ fn a_checkpoint_completes_with_the_last_part_and_sinks_hear_of_it_when_it_is_dur
 }
 
 #[test]
+fn barriers_wait_for_all_coordinators_of_the_job() {
+    let two = graph(&[coordinated(1, 2), coordinated(2, 1)], &[(0, 1)]);
+    let found = Found { retained: Vec::new(), given_up: Vec::new(), next: CheckpointId(1) };
+    let mut coordinator = CheckpointCoordinator::new(config(), &two, found);
+    coordinator.start(GENERATION, at(0));
+    assert_eq!(coordinator.on_tick(at(10)), [begin(1)]);
+    assert!(coordinator_ack(&mut coordinator, 1, 10).is_empty(), "nobody was asked yet");
+    assert!(barriers(&mut coordinator, 1, 10).is_empty(), "one of two has answered");
+    assert!(coordinator_ack(&mut coordinator, 1, 11).is_empty(), "a repeated answer counts once");
+    for subtask in subtasks() {
+        assert!(ack(&mut coordinator, subtask, GENERATION, 1).is_empty(), "no barrier is under way");
+    }
+    let other = CoordinatorState { operator: OperatorId(2), bytes: Vec::new() };
+    assert_eq!(coordinator.on_coordinator_ack(GENERATION, CheckpointId(1), other, at(12)), [trigger(1)]);
+    assert!(matches!(ack_all(&mut coordinator, 1)[..], [Action::Complete(_)]));
+}
+
+#[test]
+fn without_coordinators_barriers_go_at_once() {
+    let found = Found { retained: Vec::new(), given_up: Vec::new(), next: CheckpointId(1) };
+    let mut coordinator = CheckpointCoordinator::new(config(), &graph(&[vertex(1, 2)], &[]), found);
+    coordinator.start(GENERATION, at(0));
+    assert_eq!(coordinator.on_tick(at(10)), [begin(1)]);
+    assert_eq!(coordinator.on_begun(CheckpointId(1), at(10)), [trigger(1)]);
+}
+
+#[test]
+fn coordinators_are_never_between_two_checkpoints() {
+    let mut coordinator = started(CheckpointConfig { max_concurrent: 3, tolerable_failures: 9, ..config() });
+    assert_eq!(coordinator.on_tick(at(10)), [begin(1)]);
+    coordinator.on_begun(CheckpointId(1), at(10));
+    assert!(coordinator.on_tick(at(25)).is_empty(), "the coordinator has not answered for 1");
+    assert_eq!(coordinator.next_deadline(), Some(at(70)));
+    assert_eq!(coordinator.request(at(26)), (true, Vec::new()), "it is for later");
+    assert_eq!(coordinator_ack(&mut coordinator, 1, 27), [trigger(1), begin(2)]);
+    coordinator.on_begun(CheckpointId(2), at(27));
+    assert!(coordinator.on_tick(at(40)).is_empty(), "the coordinator has not answered for 2");
+    let declined = Failure::new("it cannot be encoded");
+    let actions = coordinator.on_decline(GENERATION, CheckpointId(2), declined.clone(), at(41));
+    assert_eq!(actions, [abort(2, AbortReason::Declined(declined)), begin(3)]);
+    assert!(coordinator_ack(&mut coordinator, 2, 42).is_empty(), "it comes too late");
+}
+
+#[test]
+fn a_checkpoint_whose_coordinators_do_not_answer_is_given_up() {
+    let mut coordinator = started(CheckpointConfig { tolerable_failures: 9, ..config() });
+    coordinator.on_tick(at(10));
+    coordinator.on_begun(CheckpointId(1), at(10));
+    let reason = AbortReason::Expired { missing: 4, timeout: Duration::from_secs(60) };
+    assert_eq!(coordinator.on_tick(at(70)), [abort(1, reason), begin(2)]);
+    coordinator.on_begun(CheckpointId(2), at(70));
+    assert_eq!(coordinator.stop(), [abort(2, AbortReason::TasksEnded)]);
+}
+
+#[test]
 fn late_repeated_and_foreign_acks_do_not_count() {
     let mut coordinator = started(config());
-    coordinator.on_tick(at(10));
+    start(&mut coordinator, 1, 10);
     let [first, ..] = subtasks()[..] else { panic!() };
     for _ in 0..5 {
         assert!(ack(&mut coordinator, first, GENERATION, 1).is_empty());
@@ -129,29 +201,29 @@ fn late_repeated_and_foreign_acks_do_not_count() {
 #[test]
 fn the_next_one_waits_for_room_and_for_the_pause() {
     let mut coordinator = started(CheckpointConfig { min_pause: Duration::from_secs(4), ..config() });
-    coordinator.on_tick(at(10));
+    start(&mut coordinator, 1, 10);
     assert!(coordinator.on_tick(at(20)).is_empty(), "one is under way");
     ack_all(&mut coordinator, 1);
     assert_eq!(coordinator.on_durable(CheckpointId(1), at(25)), [notify(1)]);
     assert_eq!(coordinator.next_deadline(), Some(at(29)));
-    assert_eq!(coordinator.on_tick(at(29)), [trigger(2)]);
+    assert_eq!(coordinator.on_tick(at(29)), [begin(2)]);
 }
 
 #[test]
 fn an_overdue_checkpoint_starts_as_soon_as_there_is_room() {
     let mut coordinator = started(config());
-    coordinator.on_tick(at(10));
+    start(&mut coordinator, 1, 10);
     ack_all(&mut coordinator, 1);
-    assert_eq!(coordinator.on_durable(CheckpointId(1), at(25)), [notify(1), trigger(2)]);
+    assert_eq!(coordinator.on_durable(CheckpointId(1), at(25)), [notify(1), begin(2)]);
 }
 
 #[test]
 fn what_is_older_than_a_durable_checkpoint_is_given_up_and_may_go() {
     let mut coordinator = started(CheckpointConfig { max_concurrent: 2, num_retained: 2, ..config() });
-    assert_eq!(coordinator.on_tick(at(10)), [trigger(1)]);
-    assert_eq!(coordinator.on_tick(at(20)), [trigger(2)]);
+    start(&mut coordinator, 1, 10);
+    start(&mut coordinator, 2, 20);
     ack_all(&mut coordinator, 2);
-    let abort = Action::Abort { checkpoint: CheckpointId(1), reason: AbortReason::Subsumed { by: CheckpointId(2) } };
+    let abort = abort(1, AbortReason::Subsumed { by: CheckpointId(2) });
     assert_eq!(coordinator.on_durable(CheckpointId(2), at(21)), [notify(2), abort, delete(&[1])]);
     assert!(ack_all(&mut coordinator, 1).is_empty());
     assert_eq!(coordinator.stats().failed, 0, "to be subsumed is no failure");
@@ -205,35 +277,34 @@ fn one_failure_more_than_tolerable_fails_the_job_and_a_success_forgives_all() {
 #[test]
 fn a_checkpoint_that_takes_too_long_is_given_up_with_what_was_missing() {
     let mut coordinator = started(config());
-    coordinator.on_tick(at(10));
-    coordinator_ack(&mut coordinator, 1);
+    start(&mut coordinator, 1, 10);
     assert_eq!(coordinator.next_deadline(), Some(at(70)));
     assert!(coordinator.on_tick(at(69)).is_empty());
     let actions = coordinator.on_tick(at(70));
     let reason = AbortReason::Expired { missing: 3, timeout: Duration::from_secs(60) };
-    assert_eq!(actions[0], Action::Abort { checkpoint: CheckpointId(1), reason });
+    assert_eq!(actions[0], abort(1, reason));
     assert!(matches!(actions[1..], [Action::FailJob { .. }]));
 }
 
 #[test]
 fn a_checkpoint_under_way_is_aborted_when_its_tasks_end() {
     let mut coordinator = started(config());
-    coordinator.on_tick(at(10));
-    let abort = Action::Abort { checkpoint: CheckpointId(1), reason: AbortReason::TasksEnded };
-    assert_eq!(coordinator.stop(), [abort]);
+    start(&mut coordinator, 1, 10);
+    assert_eq!(coordinator.stop(), [abort(1, AbortReason::TasksEnded)]);
     assert!(ack_all(&mut coordinator, 1).is_empty());
     coordinator.start(Generation(4), at(20));
-    assert_eq!(coordinator.on_tick(at(30)), [trigger(2)], "numbers are never used twice");
+    assert_eq!(coordinator.on_tick(at(30)), [begin(2)], "numbers are never used twice");
 }
 
 #[test]
 fn the_final_checkpoint_waits_for_the_pending_one_and_then_lets_the_job_finish() {
     let mut coordinator = started(config());
-    coordinator.on_tick(at(10));
+    start(&mut coordinator, 1, 10);
     assert!(coordinator.on_end_of_data(at(11)).is_empty());
     ack_all(&mut coordinator, 1);
+    assert_eq!(coordinator.on_durable(CheckpointId(1), at(12)), [notify(1), begin(2)]);
     let last = Action::Trigger { checkpoint: CheckpointId(2), kind: CheckpointKind::Final };
-    assert_eq!(coordinator.on_durable(CheckpointId(1), at(12)), [notify(1), last]);
+    assert_eq!(barriers(&mut coordinator, 2, 12), [last]);
     assert!(coordinator.on_tick(at(30)).is_empty(), "no other starts beside it");
     assert_eq!(coordinator.request(at(30)), (false, Vec::new()));
     ack_all(&mut coordinator, 2);
@@ -245,25 +316,27 @@ fn the_final_checkpoint_waits_for_the_pending_one_and_then_lets_the_job_finish()
 #[test]
 fn a_final_checkpoint_that_failed_is_taken_again_after_a_pause() {
     let mut coordinator = started(CheckpointConfig { tolerable_failures: 1, ..config() });
-    assert!(matches!(coordinator.on_end_of_data(at(1))[..], [Action::Trigger { kind: CheckpointKind::Final, .. }]));
+    assert_eq!(coordinator.on_end_of_data(at(1)), [begin(1)]);
+    assert!(matches!(barriers(&mut coordinator, 1, 1)[..], [Action::Trigger { kind: CheckpointKind::Final, .. }]));
     let actions = coordinator.on_decline(GENERATION, CheckpointId(1), Failure::new("disk full"), at(2));
     assert!(matches!(actions[..], [Action::Abort { .. }]), "{actions:?}");
     assert_eq!(coordinator.next_deadline(), Some(at(12)));
+    assert_eq!(coordinator.on_tick(at(12)), [begin(2)]);
     let last = Action::Trigger { checkpoint: CheckpointId(2), kind: CheckpointKind::Final };
-    assert_eq!(coordinator.on_tick(at(12)), [last]);
+    assert_eq!(barriers(&mut coordinator, 2, 12), [last]);
 }
 
 #[test]
 fn a_requested_checkpoint_starts_at_once_also_without_an_interval() {
     let mut coordinator = started(CheckpointConfig { interval: None, ..config() });
     assert_eq!(coordinator.next_deadline(), None);
-    assert_eq!(coordinator.request(at(1)), (true, vec![trigger(1)]));
+    assert_eq!(coordinator.request(at(1)), (true, vec![begin(1)]));
 }
 
 #[test]
 fn what_could_not_be_stored_is_not_durable_and_sinks_do_not_hear_of_it() {
     let mut coordinator = started(CheckpointConfig { tolerable_failures: 9, ..config() });
-    coordinator.on_tick(at(10));
+    start(&mut coordinator, 1, 10);
     ack_all(&mut coordinator, 1);
     let actions = coordinator.on_not_durable(CheckpointId(1), Failure::new("disk full"), at(11));
     assert!(matches!(actions[..], [Action::Abort { reason: AbortReason::NotStored(_), .. }]), "{actions:?}");
@@ -298,6 +371,10 @@ fn step() -> impl Strategy<Value = Step> {
 #[derive(Default)]
 struct Seen {
     generation: Generation,
+    begun: BTreeSet<CheckpointId>,
+    /// Those whose coordinators were asked for their snapshots.
+    asked: BTreeSet<CheckpointId>,
+    /// Those whose barriers are under way.
     triggered: BTreeSet<CheckpointId>,
     /// Given up or durable.
     ended: BTreeSet<CheckpointId>,
@@ -310,7 +387,17 @@ struct Seen {
 
 impl Seen {
     fn under_way(&self) -> usize {
-        self.triggered.difference(&self.ended).count()
+        self.begun.difference(&self.ended).count()
+    }
+
+    fn is_triggered(&self, checkpoint: CheckpointId) -> bool {
+        self.triggered.contains(&checkpoint) && !self.ended.contains(&checkpoint)
+    }
+
+    /// Those whose coordinators hold back what they send.
+    fn holding(&self) -> Vec<CheckpointId> {
+        let holds = |id: &&CheckpointId| !self.triggered.contains(id) && !self.ended.contains(id);
+        self.asked.iter().filter(holds).copied().collect()
     }
 
     /// Plays the driver, with storage that fails when `storage_fails`, and checks every action.
@@ -325,9 +412,23 @@ impl Seen {
         let mut actions = VecDeque::from(actions);
         while let Some(action) = actions.pop_front() {
             match action {
+                Action::Begin { checkpoint } => {
+                    assert!(self.begun.last().is_none_or(|last| *last < checkpoint), "a number was used twice");
+                    self.begun.insert(checkpoint);
+                    let begun = if storage_fails {
+                        coordinator.on_not_begun(checkpoint, Failure::new("no room"), now)
+                    } else {
+                        coordinator.on_begun(checkpoint, now)
+                    };
+                    begun.into_iter().rev().for_each(|action| actions.push_front(action));
+                }
+                Action::SnapshotCoordinators { checkpoint } => {
+                    assert_eq!(self.holding(), [], "a coordinator is between two checkpoints");
+                    assert!(self.begun.contains(&checkpoint) && self.asked.insert(checkpoint), "{checkpoint}");
+                }
                 Action::Trigger { checkpoint, .. } => {
-                    assert!(self.triggered.last().is_none_or(|last| *last < checkpoint), "a number was used twice");
-                    self.triggered.insert(checkpoint);
+                    assert!(self.coordinator_acks.contains(&checkpoint), "{checkpoint} lacks its coordinator");
+                    assert!(!self.ended.contains(&checkpoint) && self.triggered.insert(checkpoint), "{checkpoint}");
                 }
                 Action::Complete(collected) => {
                     let id = collected.id;
@@ -347,7 +448,7 @@ impl Seen {
                 }
                 Action::Notify { checkpoint } => assert_eq!(self.durable.last(), Some(&checkpoint)),
                 Action::Abort { checkpoint, .. } => {
-                    assert!(self.triggered.contains(&checkpoint) && self.ended.insert(checkpoint), "{checkpoint}");
+                    assert!(self.begun.contains(&checkpoint) && self.ended.insert(checkpoint), "{checkpoint}");
                 }
                 Action::Delete { checkpoints } => {
                     let kept = self.durable.iter().rev().take(config.num_retained as usize).collect::<Vec<_>>();
@@ -399,7 +500,7 @@ proptest! {
         let mut seconds = 0;
         seen.restart(&mut coordinator, at(0));
         let with_age = |seen: &Seen, age: u64| {
-            CheckpointId(seen.triggered.last().map_or(1, |last| last.0).saturating_sub(age))
+            CheckpointId(seen.begun.last().map_or(1, |last| last.0).saturating_sub(age))
         };
         for (step, storage_fails) in steps {
             if seen.is_over {
@@ -415,18 +516,18 @@ proptest! {
                     let (subtask, checkpoint) = (subtasks()[subtask], with_age(&seen, age));
                     // Most are of the current generation; the others must not count.
                     let generation = Generation(seen.generation.0 + u64::from(generation == 7) - u64::from(generation == 6));
-                    if generation == seen.generation && !seen.ended.contains(&checkpoint) {
+                    if generation == seen.generation && seen.is_triggered(checkpoint) {
                         seen.acks.insert((checkpoint, subtask));
                     }
                     ack(&mut coordinator, subtask, generation, checkpoint.0)
                 }
                 Step::CoordinatorAck { age } => {
                     let checkpoint = with_age(&seen, age);
-                    if !seen.ended.contains(&checkpoint) {
+                    if seen.holding().contains(&checkpoint) {
                         seen.coordinator_acks.insert(checkpoint);
                     }
                     let state = CoordinatorState { operator: OperatorId(1), bytes: Vec::new() };
-                    coordinator.on_coordinator_ack(seen.generation, checkpoint, state)
+                    coordinator.on_coordinator_ack(seen.generation, checkpoint, state, now)
                 }
                 Step::Decline { age } => {
                     coordinator.on_decline(seen.generation, with_age(&seen, age), Failure::new("declined"), now)
@@ -448,10 +549,14 @@ proptest! {
             seconds = seconds.max(deadline.0.as_secs());
             let actions = coordinator.on_tick(at(seconds));
             seen.obey(&mut coordinator, actions, &config, false, at(seconds));
-            let newest = with_age(&seen, 0);
-            seen.coordinator_acks.insert(newest);
-            let state = CoordinatorState { operator: OperatorId(1), bytes: Vec::new() };
-            let mut actions = coordinator.on_coordinator_ack(seen.generation, newest, state);
+            if let [holding] = seen.holding()[..] {
+                seen.coordinator_acks.insert(holding);
+                let state = CoordinatorState { operator: OperatorId(1), bytes: Vec::new() };
+                let actions = coordinator.on_coordinator_ack(seen.generation, holding, state, at(seconds));
+                seen.obey(&mut coordinator, actions, &config, false, at(seconds));
+            }
+            let Some(newest) = seen.triggered.last().copied() else { continue };
+            let mut actions = Vec::new();
             for subtask in subtasks() {
                 seen.acks.insert((newest, subtask));
                 actions.extend(ack(&mut coordinator, subtask, seen.generation, newest.0));

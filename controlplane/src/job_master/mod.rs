@@ -28,9 +28,12 @@ mod restore;
 mod tests;
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     fmt,
+    fs::File,
     hash::{BuildHasher, Hasher, RandomState},
+    io::{self, Read},
+    net::SocketAddr,
     panic::{AssertUnwindSafe, catch_unwind},
     path::PathBuf,
     sync::Arc,
@@ -40,11 +43,11 @@ use std::{
 use crossbeam_channel::{Receiver, Sender};
 use millstream_model::{
     config::{self, BadValue, CheckpointRetention},
-    deployment::{CompletedCheckpoint, Deployment},
+    deployment::{ChannelToken, CompletedCheckpoint, Deployment, Peer},
     fault::{Failure, Remedy},
     id::{CheckpointId, Generation, JobId, JobVertexId, LeaderEpoch, WorkerId},
     job_graph::JobGraph,
-    message::{CheckpointKind, Command, FromWorker, Report, ToWorker},
+    message::{Command, FromWorker, Report, ToWorker},
     state::{ExecutionState, JobStatus},
 };
 
@@ -77,6 +80,9 @@ pub trait WorkerLink: Send {
     fn worker(&self) -> WorkerId;
 
     fn slots(&self) -> u32;
+
+    /// Where it takes connections of other workers; `None` if it takes none.
+    fn shuffle_address(&self) -> Option<SocketAddr>;
 }
 
 /// What a JobMaster starts with.
@@ -294,6 +300,8 @@ impl JobMaster {
 
     fn on_report(&mut self, worker: WorkerId, report: Report, now: Moment) {
         match report {
+            // What it offers is known from its link.
+            Report::Registered { .. } => {}
             Report::Task { attempt, state, failure } => {
                 match self.execution.on_report(attempt, state, failure.clone(), now) {
                     Ok(Effect::Changed(ExecutionState::Failed)) => {
@@ -317,7 +325,7 @@ impl JobMaster {
                 self.apply(actions, now);
             }
             Report::CoordinatorAck { generation, checkpoint, state } => {
-                let actions = self.checkpoints.on_coordinator_ack(generation, checkpoint, state);
+                let actions = self.checkpoints.on_coordinator_ack(generation, checkpoint, state, now);
                 self.apply(actions, now);
             }
             Report::CheckpointDeclined { generation, checkpoint, failure } => {
@@ -516,6 +524,8 @@ impl JobMaster {
         let offers = self.workers.iter().map(|link| WorkerSlots { worker: link.worker(), slots: link.slots() });
         let offers: Vec<_> = offers.collect();
         let placements = scheduler::place(&self.graph, &offers).map_err(Failure::from)?;
+        let token = random_token()
+            .map_err(|cause| Failure::new(format!("the system gives no randomness (/dev/urandom): {cause}")))?;
         let generation = self.keeper.next_generation(restore.as_ref())?;
         if let Some(checkpoint) = restore.as_ref().filter(|checkpoint| self.keeper.is_own(checkpoint)) {
             self.checkpoints.on_restored(checkpoint.id);
@@ -530,12 +540,16 @@ impl JobMaster {
         self.execution.deploy(generation, &placements, now);
         self.phase = Phase::Running { is_ready: false, is_ending: false };
         self.view.lock().metrics.tasks.clear();
-        let deployment = Deployment { generation, placements, restore };
-        for worker in &self.workers {
-            if deployment.placements.iter().any(|placement| placement.worker == worker.worker()) {
-                let (graph, deployment) = (Box::new(self.graph.clone()), Box::new(deployment.clone()));
-                worker.send(ToWorker { epoch: self.epoch, command: Command::Deploy { graph, deployment } });
-            }
+        let placed: BTreeSet<WorkerId> = placements.iter().map(|placement| placement.worker).collect();
+        let taking_part: Vec<_> = self.workers.iter().filter(|link| placed.contains(&link.worker())).collect();
+        let peers = taking_part
+            .iter()
+            .map(|link| Peer { worker: link.worker(), shuffle_address: link.shuffle_address() })
+            .collect();
+        let deployment = Deployment { generation, token, placements, peers, restore };
+        for link in taking_part {
+            let (graph, deployment) = (Box::new(self.graph.clone()), Box::new(deployment.clone()));
+            link.send(ToWorker { epoch: self.epoch, command: Command::Deploy { graph, deployment } });
         }
         Ok(())
     }
@@ -566,7 +580,17 @@ impl JobMaster {
         let mut actions = VecDeque::from(actions);
         while let Some(action) = actions.pop_front() {
             match action {
-                Action::Trigger { checkpoint, kind } => actions.extend(self.trigger(checkpoint, kind, now)),
+                Action::Begin { checkpoint } => {
+                    // Before what follows, which may be the end of the job.
+                    let begun = self.begin_checkpoint(checkpoint, now);
+                    begun.into_iter().rev().for_each(|action| actions.push_front(action));
+                }
+                Action::SnapshotCoordinators { checkpoint } => {
+                    self.send_to_all(Command::SnapshotCoordinators { generation: self.generation(), checkpoint });
+                }
+                Action::Trigger { checkpoint, kind } => {
+                    self.send_to_all(Command::TriggerCheckpoint { generation: self.generation(), checkpoint, kind });
+                }
                 Action::Complete(collected) => {
                     let checkpoint = collected.id;
                     match self.keeper.complete(&self.graph, collected) {
@@ -604,13 +628,12 @@ impl JobMaster {
         }
     }
 
-    fn trigger(&mut self, checkpoint: CheckpointId, kind: CheckpointKind, now: Moment) -> Vec<Action> {
+    fn begin_checkpoint(&mut self, checkpoint: CheckpointId, now: Moment) -> Vec<Action> {
         self.waiting.extend(self.asked.drain(..).map(|asked| (checkpoint, asked)));
-        if let Err(failure) = self.keeper.begin(checkpoint) {
-            return self.checkpoints.on_not_begun(checkpoint, failure, now);
+        match self.keeper.begin(checkpoint) {
+            Ok(()) => self.checkpoints.on_begun(checkpoint, now),
+            Err(failure) => self.checkpoints.on_not_begun(checkpoint, failure, now),
         }
-        self.send_to_all(Command::TriggerCheckpoint { generation: self.generation(), checkpoint, kind });
-        Vec::new()
     }
 
     fn fail(&mut self, failure: Failure, now: Moment) {
@@ -726,6 +749,13 @@ fn ended_early(job: JobId, status: JobStatus, failure: Failure) -> JobOutcome {
         collected: Vec::new(),
         timings: JobTimings::default(),
     }
+}
+
+/// A secret that nobody can guess, whatever they know of others.
+fn random_token() -> io::Result<ChannelToken> {
+    let mut bytes = [0; 16];
+    File::open("/dev/urandom")?.read_exact(&mut bytes)?;
+    Ok(ChannelToken(u128::from_ne_bytes(bytes)))
 }
 
 /// A number in 0..1, for jitter: the standard library seeds its hashers from the system's randomness.

@@ -5,14 +5,14 @@ use std::{fs, path::Path, sync::Mutex};
 use crossbeam_channel::{bounded, unbounded};
 use millstream_model::{
     config::{Configuration, Origin},
-    deployment::SubtaskState,
+    deployment::{CoordinatorState, SubtaskState},
     id::{ExecutionAttemptId, OperatorId, Subtask},
     message::{CheckpointKind, SnapshotStats, TaskMetrics, TaskResult},
 };
 use millstream_storage::{CheckpointDirectory, read_metadata};
 
 use super::{
-    fixture::{graph, vertex},
+    fixture::{coordinated, graph, vertex},
     *,
 };
 use crate::store::{JobRecord, MemoryStore};
@@ -41,6 +41,14 @@ impl WorkerLink for FakeWorker {
     fn slots(&self) -> u32 {
         self.slots
     }
+
+    fn shuffle_address(&self) -> Option<SocketAddr> {
+        Some(address_of(self.number))
+    }
+}
+
+fn address_of(worker: u32) -> SocketAddr {
+    SocketAddr::from(([127, 0, 0, 1], 9_000 + worker as u16))
 }
 
 impl Inbox {
@@ -561,6 +569,44 @@ fn state_without_a_place_in_the_job_is_refused() {
 }
 
 #[test]
+fn each_deployment_has_a_secret_of_its_own_and_says_where_its_workers_are() {
+    let mut scene = Scene::new(WITH_CHECKPOINTS);
+    let first = scene.run_tasks();
+    assert_eq!(first.peers, [Peer { worker: WorkerId(0), shuffle_address: Some(address_of(0)) }]);
+    let second = scene.restart();
+    let other = Scene::new(WITH_CHECKPOINTS).run_tasks();
+    let tokens = BTreeSet::from([first.token.0, second.token.0, other.token.0]);
+    assert_eq!(tokens.len(), 3, "{tokens:?}");
+    assert!(!format!("{first:?}").contains(&first.token.0.to_string()), "a log must not give it away");
+}
+
+#[test]
+fn barriers_are_triggered_when_the_coordinator_has_answered() {
+    let mut with_coordinator = job(WITH_CHECKPOINTS);
+    with_coordinator.vertices[0] = coordinated(1, 2);
+    let mut scene = Scene::of(with_coordinator, tempfile::tempdir().unwrap(), Arc::new(MemoryStore::new()));
+    scene.run_tasks();
+    scene.wait(10);
+    let asked = |commands: Vec<Command>, number| matches!(&commands[..], [Command::SnapshotCoordinators { checkpoint: CheckpointId(n), .. }] if *n == number);
+    assert!(asked(scene.inbox.take(), 1));
+    let generation = scene.master.generation();
+    let state = CoordinatorState { operator: OperatorId(1), bytes: vec![7] };
+    scene.report(Report::CoordinatorAck { generation, checkpoint: CheckpointId(1), state: state.clone() });
+    assert_eq!(triggers(&scene.inbox.take()), [(1, CheckpointKind::Checkpoint)]);
+    scene.ack(1);
+    scene.inbox.take();
+
+    // One that ends before its barriers must let coordinators go on.
+    scene.wait(10);
+    assert!(asked(scene.inbox.take(), 2));
+    scene.fail_task(Failure::new("lost"));
+    let commands = scene.inbox.take();
+    assert!(matches!(commands[0], Command::CheckpointAborted { checkpoint: CheckpointId(2), .. }), "{commands:?}");
+    scene.report(Report::CoordinatorAck { generation, checkpoint: CheckpointId(2), state });
+    assert!(scene.inbox.take().is_empty());
+}
+
+#[test]
 fn too_few_slots_and_a_missing_directory_are_errors_that_say_what_to_change() {
     let mut wide = job(&[]);
     wide.vertices[0].parallelism = 3;
@@ -656,6 +702,10 @@ impl WorkerLink for Obedient {
 
     fn slots(&self) -> u32 {
         1
+    }
+
+    fn shuffle_address(&self) -> Option<SocketAddr> {
+        None
     }
 }
 
