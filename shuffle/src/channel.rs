@@ -1,4 +1,6 @@
-//! One channel between two tasks of a process: a queue of segments and a running total of credit.
+//! One channel between two threads of a process: a queue of segments and a running total of credit. Between two tasks it
+//! is all there is; a channel to another process is one from the task to the net loop, the wire, and one from the net
+//! loop to the task.
 //!
 //! The sender writes into its open segment, which the receiver may already be reading. A segment costs its whole size
 //! in credit when it is opened; without credit the sender goes on in segments that stay with it (overdraft), and says
@@ -17,7 +19,7 @@ use crossbeam_queue::ArrayQueue;
 use crate::{
     credit::{Grant, Granter, Spender},
     gate::GateSignal,
-    segment::{SegmentPool, SegmentReader, SegmentWriter},
+    segment::{SegmentPart, SegmentPool, SegmentReader, SegmentWriter},
     wake::Waker,
 };
 
@@ -25,9 +27,27 @@ use crate::{
 struct Link {
     queue: ArrayQueue<SegmentReader>,
     granted: AtomicU64,
-    /// The sender waits for a grant.
-    starved: AtomicBool,
-    sender: Arc<Waker>,
+    /// The sender wants to hear of the next grant.
+    watched: AtomicBool,
+    sender: GrantSignal,
+}
+
+/// What a grant wakes.
+#[derive(Clone)]
+pub enum GrantSignal {
+    /// A thread that knows which channels it waits for.
+    Thread(Arc<Waker>),
+    /// One of the channels of a thread that has many.
+    Channel(Arc<GateSignal>, usize),
+}
+
+impl GrantSignal {
+    fn notify(&self) {
+        match self {
+            GrantSignal::Thread(waker) => waker.wake(),
+            GrantSignal::Channel(signal, index) => signal.notify(*index),
+        }
+    }
 }
 
 /// Makes a channel. `window` is what the receiver promises, in bytes; at least two segments are promised, one to read
@@ -35,7 +55,7 @@ struct Link {
 pub fn channel(
     pool: &SegmentPool,
     window: u64,
-    sender: Arc<Waker>,
+    sender: GrantSignal,
     signal: Arc<GateSignal>,
     index: usize,
 ) -> (ChannelSender, ChannelReceiver) {
@@ -45,7 +65,7 @@ pub fn channel(
     let link = Arc::new(Link {
         queue: ArrayQueue::new(segments as usize),
         granted: AtomicU64::new(granter.granted().0),
-        starved: AtomicBool::new(false),
+        watched: AtomicBool::new(false),
         sender,
     });
     let mut spender = Spender::default();
@@ -143,9 +163,25 @@ impl ChannelSender {
             return true;
         }
         // Either the receiver sees the flag after its grant, or we see the grant after setting the flag.
-        self.link.starved.store(true, Ordering::SeqCst);
+        self.link.watched.store(true, Ordering::SeqCst);
         self.hand_over_waiting();
         self.waiting.is_empty()
+    }
+
+    /// What was granted in all, and a promise to be told of the next grant.
+    pub fn watch_grants(&mut self) -> Grant {
+        self.link.watched.store(true, Ordering::SeqCst);
+        Grant(self.link.granted.load(Ordering::SeqCst))
+    }
+
+    /// Whether there is a segment that is being filled.
+    pub fn is_open(&self) -> bool {
+        self.open.is_some()
+    }
+
+    /// The size of the segments that it writes into.
+    pub fn segment_bytes(&self) -> usize {
+        self.pool.segment_bytes()
     }
 
     fn hand_over_waiting(&mut self) {
@@ -197,8 +233,8 @@ impl ChannelReceiver {
         self.current = None;
         let Grant(total) = self.granter.grant(self.segment_bytes);
         self.link.granted.store(total, Ordering::SeqCst);
-        if self.link.starved.load(Ordering::SeqCst) && self.link.starved.swap(false, Ordering::SeqCst) {
-            self.link.sender.wake();
+        if self.link.watched.load(Ordering::SeqCst) && self.link.watched.swap(false, Ordering::SeqCst) {
+            self.link.sender.notify();
         }
     }
 
@@ -206,6 +242,20 @@ impl ChannelReceiver {
     #[inline]
     pub fn available(&self) -> &[u8] {
         self.current.as_ref().map_or(&[], SegmentReader::available)
+    }
+
+    /// Whether what can be read begins a segment.
+    pub fn is_fresh(&self) -> bool {
+        self.current.as_ref().is_some_and(SegmentReader::is_fresh)
+    }
+
+    /// What can be read, to be kept beyond the next call; call `advance` first.
+    pub fn share(&self) -> Option<SegmentPart> {
+        self.current.as_ref().map(SegmentReader::share)
+    }
+
+    pub fn segment_bytes(&self) -> u64 {
+        self.segment_bytes
     }
 
     /// Counts `bytes` as read.
@@ -228,7 +278,7 @@ mod tests {
 
     fn pair(window: u64) -> (ChannelSender, ChannelReceiver) {
         let pool = SegmentPool::new(64, 64);
-        channel(&pool, window, Arc::default(), Arc::new(GateSignal::new(1, Arc::default())), 0)
+        channel(&pool, window, GrantSignal::Thread(Arc::default()), Arc::new(GateSignal::new(1, Arc::default())), 0)
     }
 
     fn write(sender: &mut ChannelSender, byte: u8) {
@@ -287,9 +337,10 @@ mod tests {
         let (mut sender, mut receiver) = pair(128);
         (0..20).for_each(|byte| write(&mut sender, byte));
         assert!(!sender.resume());
-        sender.link.sender.clear();
+        let GrantSignal::Thread(waker) = sender.link.sender.clone() else { panic!("it was made so") };
+        waker.clear();
         read_all(&mut receiver);
-        assert!(sender.link.sender.is_notified());
+        assert!(waker.is_notified());
         assert!(sender.resume());
     }
 }

@@ -4,6 +4,8 @@
 //!
 //! **Invariant:** `freed ≤ received ≤ sent ≤ granted`, and `granted` is at most the largest `freed + window` so far.
 
+use serde::{Deserialize, Serialize};
+
 /// The receiver's end of one channel.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Granter {
@@ -14,7 +16,7 @@ pub struct Granter {
 }
 
 /// A total up to which the sender may use room.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Grant(pub u64);
 
 /// The peer has broken the rules of credit.
@@ -86,6 +88,11 @@ impl Spender {
             self.sent += bytes;
         }
         fits
+    }
+
+    /// What was granted, and what was used of it.
+    pub fn totals(&self) -> (Grant, u64) {
+        (Grant(self.granted), self.sent)
     }
 
     /// Room that was granted and not used.

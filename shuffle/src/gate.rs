@@ -37,6 +37,23 @@ impl GateSignal {
     }
 }
 
+impl GateSignal {
+    /// Shows the channels that were notified since the last call.
+    pub fn take(&self, mut each: impl FnMut(usize)) {
+        for (index, word) in self.words.iter().enumerate() {
+            // Most words are 0 most of the time; a load does not take the line from the senders.
+            if word.load(Ordering::Relaxed) == 0 {
+                continue;
+            }
+            let mut bits = word.swap(0, Ordering::SeqCst);
+            while bits != 0 {
+                each(index * 64 + bits.trailing_zeros() as usize);
+                bits &= bits - 1;
+            }
+        }
+    }
+}
+
 /// The consuming end of all edges into one task.
 pub struct InputGate {
     channels: Vec<ChannelReceiver>,
@@ -86,21 +103,17 @@ impl InputGate {
     }
 
     fn take_signals(&mut self) {
-        for (index, word) in self.signal.words.iter().enumerate() {
-            // Most words are 0 most of the time; a load does not take the line from the senders.
-            if word.load(Ordering::Relaxed) == 0 {
-                continue;
+        let InputGate { signal, ready, is_ready, .. } = self;
+        signal.take(|channel| {
+            if !std::mem::replace(&mut is_ready[channel], true) {
+                ready.push_back(channel);
             }
-            let mut bits = word.swap(0, Ordering::SeqCst);
-            while bits != 0 {
-                let channel = index * 64 + bits.trailing_zeros() as usize;
-                bits &= bits - 1;
-                if !self.is_ready[channel] {
-                    self.is_ready[channel] = true;
-                    self.ready.push_back(channel);
-                }
-            }
-        }
+        });
+    }
+
+    /// A channel of the gate.
+    pub fn channel(&self, channel: usize) -> &ChannelReceiver {
+        &self.channels[channel]
     }
 
     /// What can be read from a channel that `next_ready` has returned.
@@ -120,14 +133,17 @@ impl InputGate {
         self.blocked[channel] = true;
     }
 
+    /// Reads a channel again.
+    pub fn unblock(&mut self, channel: usize) {
+        if std::mem::take(&mut self.blocked[channel]) && !self.is_ready[channel] {
+            self.is_ready[channel] = true;
+            self.ready.push_back(channel);
+        }
+    }
+
     /// Reads all channels again.
     pub fn unblock_all(&mut self) {
-        for channel in 0..self.channels.len() {
-            if std::mem::take(&mut self.blocked[channel]) && !self.is_ready[channel] {
-                self.is_ready[channel] = true;
-                self.ready.push_back(channel);
-            }
-        }
+        (0..self.channels.len()).for_each(|channel| self.unblock(channel));
     }
 
     /// Bytes that wait to be read, about.

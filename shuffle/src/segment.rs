@@ -204,11 +204,36 @@ impl SegmentReader {
         self.read += bytes;
     }
 
+    /// Whether nothing was consumed yet.
+    pub fn is_fresh(&self) -> bool {
+        self.read == 0
+    }
+
+    /// All that can be read now, to be kept for as long as the caller likes; the memory returns to its pool after it.
+    pub fn share(&self) -> SegmentPart {
+        SegmentPart { segment: self.segment.clone(), start: self.read, end: self.read + self.available().len() }
+    }
+
     /// Whether everything was read and nothing more follows.
     #[inline]
     pub fn is_finished(&self) -> bool {
         let committed = self.segment.committed.load(Ordering::Acquire);
         committed & SEALED != 0 && self.read == (committed & !SEALED) as usize
+    }
+}
+
+/// A piece of a segment that was committed, and so never changes.
+pub struct SegmentPart {
+    segment: Arc<Segment>,
+    start: usize,
+    end: usize,
+}
+
+impl AsRef<[u8]> for SegmentPart {
+    fn as_ref(&self) -> &[u8] {
+        // SAFETY: `start..end` was committed when this was made (`available` loaded `committed` with Acquire), and is
+        // never written again while this holds the segment.
+        unsafe { std::slice::from_raw_parts(self.segment.start().add(self.start), self.end - self.start) }
     }
 }
 
@@ -251,6 +276,24 @@ mod tests {
             assert_eq!(pool.in_use(), 0);
         }
         assert_eq!(pool.allocated(), 1);
+    }
+
+    #[test]
+    fn a_part_outlives_both_ends_and_holds_the_memory() {
+        let pool = SegmentPool::new(64, 4);
+        let mut writer = pool.take();
+        let mut reader = writer.reader();
+        write(&mut writer, b"kept");
+        writer.commit();
+        let part = reader.share();
+        reader.consume(4);
+        write(&mut writer, b"more");
+        writer.seal();
+        drop(reader);
+        let other = pool.take();
+        assert_eq!((part.as_ref(), pool.in_use(), pool.allocated()), (&b"kept"[..], 2, 2));
+        drop((part, other));
+        assert_eq!(pool.in_use(), 0);
     }
 
     #[test]

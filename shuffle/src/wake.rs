@@ -1,4 +1,4 @@
-//! Waking a thread that may be parked, at the price of one atomic operation if it is not.
+//! Waking a thread that may be asleep, at the price of one atomic operation if it is not.
 
 use std::{
     sync::{
@@ -13,17 +13,30 @@ const RUNNING: u32 = 0;
 const PARKED: u32 = 1;
 const NOTIFIED: u32 = 2;
 
-/// Parks one thread; anybody may wake it. A wake between two parks makes the next park return at once.
+/// Puts one thread to sleep; anybody may wake it. A wake between two sleeps makes the next one end at once.
 #[derive(Debug, Default)]
 pub struct Waker {
     state: AtomicU32,
-    thread: OnceLock<Thread>,
+    sleeper: OnceLock<Sleeper>,
+}
+
+#[derive(Debug)]
+enum Sleeper {
+    /// It parks.
+    Thread(Thread),
+    /// It waits for sockets.
+    Poll(mio::Waker),
 }
 
 impl Waker {
     /// Names the calling thread as the one that parks. To be called once, by that thread.
     pub fn bind(&self) {
-        let _ = self.thread.set(thread::current());
+        let _ = self.sleeper.set(Sleeper::Thread(thread::current()));
+    }
+
+    /// Names the thread that waits in the poll of `waker`. To be called once.
+    pub fn bind_poll(&self, waker: mio::Waker) {
+        let _ = self.sleeper.set(Sleeper::Poll(waker));
     }
 
     /// Makes the thread's current or next park return.
@@ -31,10 +44,13 @@ impl Waker {
     pub fn wake(&self) {
         // Already notified: whoever did it has woken the thread, and it will look at everything again. The order is
         // kept by the swap below, which the thread answers with a swap of its own.
-        if self.state.swap(NOTIFIED, Ordering::SeqCst) == PARKED
-            && let Some(thread) = self.thread.get()
-        {
-            thread.unpark();
+        if self.state.swap(NOTIFIED, Ordering::SeqCst) == PARKED {
+            match self.sleeper.get() {
+                Some(Sleeper::Thread(thread)) => thread.unpark(),
+                // Writing to an eventfd fails only if its count is full, which wakes as well.
+                Some(Sleeper::Poll(waker)) => drop(waker.wake()),
+                None => {}
+            }
         }
     }
 
@@ -45,14 +61,18 @@ impl Waker {
 
     /// Sleeps until `wake`, or until `timeout` is over. Called by the bound thread only.
     pub fn park(&self, timeout: Option<Duration>) {
-        if self.state.compare_exchange(RUNNING, PARKED, Ordering::SeqCst, Ordering::SeqCst).is_err() {
-            self.state.store(RUNNING, Ordering::SeqCst);
-            return;
-        }
-        match timeout {
+        self.sleep(|| match timeout {
             // A spurious return costs one look at the inputs; no loop is needed.
             Some(timeout) => thread::park_timeout(timeout),
             None => thread::park(),
+        });
+    }
+
+    /// Calls `wait`, which `wake` ends, unless somebody has called `wake` since the last sleep. Called by the bound
+    /// thread only.
+    pub fn sleep(&self, wait: impl FnOnce()) {
+        if self.state.compare_exchange(RUNNING, PARKED, Ordering::SeqCst, Ordering::SeqCst).is_ok() {
+            wait();
         }
         self.state.store(RUNNING, Ordering::SeqCst);
     }

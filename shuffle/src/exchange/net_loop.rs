@@ -1,0 +1,415 @@
+//! The thread that owns the sockets of a worker: waits for them and for mail, and moves bytes between links and
+//! transports. Nothing on it ever waits for anything else.
+
+use std::{
+    collections::BTreeMap,
+    io,
+    net::SocketAddr,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use crossbeam_channel::Receiver;
+use millstream_model::{
+    fault::Failure,
+    id::{Generation, WorkerId},
+};
+use mio::{Events, Interest, Poll, Token, unix::SourceFd};
+
+use super::{ExchangeConfig, ExchangeEvent, Listen, Mail};
+use crate::{
+    link::{Link, LinkEvent, PeerChannels},
+    transport::{Batch, Connection, Listener, Stream, Transport},
+    wake::Waker,
+};
+
+const MAIL: Token = Token(0);
+const LISTENER: Token = Token(1);
+/// Connections are numbered from here.
+const FIRST_CONNECTION: usize = 2;
+
+pub(super) struct NetLoop<F> {
+    config: ExchangeConfig,
+    listener: Box<dyn Listener>,
+    poll: Poll,
+    events: Events,
+    mails: Receiver<Mail>,
+    waker: Arc<Waker>,
+    on_event: F,
+    peers: BTreeMap<WorkerId, Peer>,
+    /// By token; places are used again.
+    connections: Vec<Option<Connected>>,
+    /// Connections that have something to be done about them in this round.
+    due: Vec<usize>,
+    batches: Vec<(Stream, Batch)>,
+}
+
+struct Peer {
+    link: Link,
+    connection: Option<usize>,
+    address: Option<SocketAddr>,
+    /// When it is given up if it is not connected by then.
+    connect_until: Option<Instant>,
+}
+
+struct Connected {
+    transport: Box<dyn Transport>,
+    /// `None` until it is known who is at the other end.
+    peer: Option<WorkerId>,
+    is_announced: bool,
+    is_due: bool,
+}
+
+impl<F: Fn(ExchangeEvent)> NetLoop<F> {
+    pub(super) fn new(
+        config: ExchangeConfig,
+        listen: Listen,
+        mails: Receiver<Mail>,
+        waker: Arc<Waker>,
+        on_event: F,
+    ) -> io::Result<Self> {
+        let poll = Poll::new()?;
+        waker.bind_poll(mio::Waker::new(poll.registry(), MAIL)?);
+        let listener = listen()?;
+        poll.registry().register(&mut SourceFd(&listener.socket()), LISTENER, Interest::READABLE)?;
+        Ok(NetLoop {
+            config,
+            listener,
+            poll,
+            events: Events::with_capacity(256),
+            mails,
+            waker,
+            on_event,
+            peers: BTreeMap::new(),
+            connections: Vec::new(),
+            due: Vec::new(),
+            batches: Vec::new(),
+        })
+    }
+
+    pub(super) fn address(&self) -> SocketAddr {
+        self.listener.address()
+    }
+
+    pub(super) fn run(mut self) {
+        let mut is_busy = true;
+        loop {
+            self.wait(is_busy);
+            // Before everything that a wake could be about is looked at.
+            self.waker.clear();
+            let now = now();
+            if !self.read_mails(now) {
+                break;
+            }
+            self.find_due(now);
+            is_busy = self.receive(now);
+            self.tell_events();
+            is_busy |= self.pump();
+            self.transmit(now);
+            self.end_closed();
+            self.give_up_late(now);
+        }
+        let now = now();
+        for connected in self.connections.iter_mut().flatten() {
+            connected.transport.close(now, "the worker has ended");
+            connected.transport.transmit(now);
+        }
+    }
+
+    fn wait(&mut self, is_busy: bool) {
+        let NetLoop { poll, events, .. } = self;
+        let mut wait = |timeout| {
+            // Interrupted by a signal: the next round waits again.
+            if poll.poll(events, timeout).is_err() {
+                events.clear();
+            }
+        };
+        if is_busy {
+            return wait(Some(Duration::ZERO));
+        }
+        let deadlines = self.connections.iter().flatten().filter_map(|connected| connected.transport.deadline());
+        let deadline = deadlines.chain(self.peers.values().filter_map(|peer| peer.connect_until)).min();
+        let timeout = deadline.map(|deadline| deadline.saturating_duration_since(now()));
+        let mut has_waited = false;
+        self.waker.sleep(|| {
+            has_waited = true;
+            wait(timeout);
+        });
+        if !has_waited {
+            wait(Some(Duration::ZERO));
+        }
+    }
+
+    /// Whether the loop goes on.
+    fn read_mails(&mut self, now: Instant) -> bool {
+        while let Ok(mail) = self.mails.try_recv() {
+            match mail {
+                Mail::Attach { peer, address, channels } => self.attach(peer, address, *channels, now),
+                Mail::Detach(generation) => self.peers.values_mut().for_each(|peer| {
+                    peer.link.detach(generation);
+                    if peer.link.generations().next().is_none() {
+                        peer.connect_until = None;
+                    }
+                }),
+                Mail::Send { peer, event } => {
+                    if let Some(peer) = self.peers.get_mut(&peer) {
+                        peer.link.send(event);
+                    }
+                }
+                Mail::Stop => return false,
+            }
+        }
+        true
+    }
+
+    fn attach(&mut self, worker: WorkerId, address: SocketAddr, channels: PeerChannels, now: Instant) {
+        let generation = channels.generation;
+        let connect_until = now + self.config.connect_timeout;
+        let peer = self.peer(worker);
+        peer.address = Some(address);
+        peer.link.attach(channels);
+        if peer.connection.is_some() {
+            return;
+        }
+        peer.connect_until = Some(connect_until);
+        if self.config.local.worker > worker {
+            return; // the peer dials
+        }
+        let dialed =
+            self.listener.connect(now, worker, address).and_then(|transport| self.add(transport, Some(worker)));
+        match dialed {
+            Ok(index) => self.peer(worker).connection = Some(index),
+            Err(error) => {
+                self.peers.remove(&worker);
+                let failure =
+                    Failure::new(format!("no connection to worker {} at {address} could be begun: {error}", worker.0));
+                (self.on_event)(ExchangeEvent::Lost { peer: worker, generations: vec![generation], failure });
+            }
+        }
+    }
+
+    fn peer(&mut self, worker: WorkerId) -> &mut Peer {
+        let local = &self.config.local;
+        self.peers.entry(worker).or_insert_with(|| Peer {
+            link: Link::new(local.clone(), worker),
+            connection: None,
+            address: None,
+            connect_until: None,
+        })
+    }
+
+    fn add(&mut self, transport: Box<dyn Transport>, peer: Option<WorkerId>) -> io::Result<usize> {
+        let free = self.connections.iter().position(Option::is_none);
+        let index = free.unwrap_or_else(|| {
+            self.connections.push(None);
+            self.connections.len() - 1
+        });
+        let interest = Interest::READABLE | Interest::WRITABLE;
+        let token = Token(FIRST_CONNECTION + index);
+        self.poll.registry().register(&mut SourceFd(&transport.socket()), token, interest)?;
+        self.connections[index] = Some(Connected { transport, peer, is_announced: false, is_due: true });
+        self.due.push(index);
+        Ok(index)
+    }
+
+    fn mark(&mut self, index: usize) {
+        if let Some(Some(connected)) = self.connections.get_mut(index)
+            && !std::mem::replace(&mut connected.is_due, true)
+        {
+            self.due.push(index);
+        }
+    }
+
+    /// Connections whose sockets or timers have something.
+    fn find_due(&mut self, now: Instant) {
+        let mut is_knocking = false;
+        let events = std::mem::replace(&mut self.events, Events::with_capacity(0));
+        for event in &events {
+            match event.token() {
+                MAIL => {}
+                LISTENER => is_knocking = true,
+                Token(token) => self.mark(token - FIRST_CONNECTION),
+            }
+        }
+        self.events = events;
+        self.events.clear();
+        if is_knocking {
+            for transport in self.listener.accept(now) {
+                let peer = transport.path().peer;
+                if let Err(error) = self.add(transport, None) {
+                    tracing::warn!(%peer, %error, "a connection could not be taken");
+                }
+            }
+            // What arrived at the listening socket may be for any of them.
+            (0..self.connections.len()).for_each(|index| self.mark(index));
+        }
+        for index in 0..self.connections.len() {
+            let deadline = self.connections[index].as_ref().and_then(|connected| connected.transport.deadline());
+            if deadline.is_some_and(|deadline| deadline <= now) {
+                self.mark(index);
+            }
+        }
+    }
+
+    /// Takes in what has arrived; whether there was anything.
+    fn receive(&mut self, now: Instant) -> bool {
+        let mut has_received = false;
+        for at in 0..self.due.len() {
+            let index = self.due[at];
+            let Some(connected) = &mut self.connections[index] else { continue };
+            connected.transport.receive(now);
+            if !connected.is_announced {
+                self.announce(index, now);
+            }
+            let Some(connected) = &mut self.connections[index] else { continue };
+            let Some(peer) = connected.peer.and_then(|peer| self.peers.get_mut(&peer)) else { continue };
+            let mut violation = None;
+            connected.transport.read(&mut |stream, bytes| {
+                has_received = true;
+                if violation.is_none() {
+                    violation = peer.link.on_bytes(stream, bytes).err();
+                }
+            });
+            if let Some(violation) = violation {
+                tracing::error!(peer = peer.link.peer().0, %violation, "a peer has broken the shuffle's protocol");
+                connected.transport.close(now, &format!("broken protocol: {violation}"));
+            }
+        }
+        has_received
+    }
+
+    /// Passes on what peers have said that is for the worker.
+    fn tell_events(&mut self) {
+        for peer in self.peers.values_mut() {
+            let worker = peer.link.peer();
+            for event in peer.link.take_events() {
+                (self.on_event)(match event {
+                    LinkEvent::Refused { generation, reason } => {
+                        let failure = Failure::new(format!("worker {} refuses a channel: {reason}", worker.0));
+                        ExchangeEvent::Refused { peer: worker, generation, failure }
+                    }
+                    LinkEvent::Coordinator(event) => ExchangeEvent::Coordinator { event },
+                });
+            }
+        }
+    }
+
+    /// Finds out who is at the other end of a new connection, once that is known.
+    fn announce(&mut self, index: usize, now: Instant) {
+        let Some(connected) = &mut self.connections[index] else { return };
+        let Connection::Open { peer } = connected.transport.connection() else { return };
+        let proved = *peer;
+        connected.is_announced = true;
+        let path = connected.transport.path();
+        let Some(worker) = connected.peer.or(proved) else {
+            connected.transport.close(now, "the transport does not say who the peer is");
+            return;
+        };
+        connected.peer = Some(worker);
+        let peer = self.peer(worker);
+        match peer.connection {
+            None => peer.connection = Some(index),
+            Some(own) if own == index => {}
+            Some(_) => {
+                if let Some(connected) = &mut self.connections[index] {
+                    connected.peer = None;
+                    connected.transport.close(now, "there is a connection to this worker already");
+                }
+                return;
+            }
+        }
+        peer.connect_until = None;
+        tracing::info!(
+            peer = worker.0,
+            address = %path.peer,
+            transport = path.transport,
+            mtu = path.mtu,
+            socket_buffer = path.socket_buffer,
+            cipher = path.cipher,
+            "connected"
+        );
+    }
+
+    /// Moves what links have to say into their transports; whether there was anything.
+    fn pump(&mut self) -> bool {
+        let mut has_moved = false;
+        let NetLoop { peers, connections, due, batches, .. } = self;
+        for peer in peers.values_mut() {
+            let Some(index) = peer.connection else { continue };
+            let Some(connected) = &mut connections[index] else { continue };
+            if !connected.is_announced {
+                continue;
+            }
+            let transport = &mut connected.transport;
+            peer.link.pump(|stream| transport.room(stream), |stream, batch| batches.push((stream, batch)));
+            for (stream, batch) in batches.drain(..) {
+                has_moved = true;
+                transport.write(stream, batch);
+                if !std::mem::replace(&mut connected.is_due, true) {
+                    due.push(index);
+                }
+            }
+        }
+        has_moved
+    }
+
+    fn transmit(&mut self, now: Instant) {
+        for index in self.due.drain(..) {
+            if let Some(connected) = &mut self.connections[index] {
+                connected.is_due = false;
+                connected.transport.transmit(now);
+            }
+        }
+    }
+
+    /// Forgets connections that have ended, and says so where deployments need them.
+    fn end_closed(&mut self) {
+        for index in 0..self.connections.len() {
+            let Some(connected) = &self.connections[index] else { continue };
+            let Connection::Closed(closed) = connected.transport.connection() else { continue };
+            let (closed, address, worker) = (closed.clone(), connected.transport.path().peer, connected.peer);
+            // Its socket goes with it; closing removes it from the poll.
+            self.connections[index] = None;
+            match worker.filter(|worker| self.peers.get(worker).is_some_and(|peer| peer.connection == Some(index))) {
+                Some(worker) => {
+                    self.lose(worker, &format!("the connection to worker {} at {address} was lost: {closed}", worker.0))
+                }
+                None => tracing::warn!(%address, %closed, "a connection has ended before it was of use"),
+            }
+        }
+    }
+
+    fn give_up_late(&mut self, now: Instant) {
+        let is_late = |peer: &&Peer| peer.connect_until.is_some_and(|until| until <= now);
+        while let Some(peer) = self.peers.values().find(is_late) {
+            let worker = peer.link.peer();
+            let address = peer.address.map_or_else(|| "an unknown address".to_owned(), |address| address.to_string());
+            if let Some(index) = peer.connection {
+                self.connections[index] = None;
+            }
+            self.lose(
+                worker,
+                &format!(
+                    "worker {} at {address} was not connected within {:?}: check that it runs, and that nothing between \
+                     the two refuses the connection",
+                    worker.0, self.config.connect_timeout
+                ),
+            );
+        }
+    }
+
+    fn lose(&mut self, worker: WorkerId, why: &str) {
+        let Some(peer) = self.peers.remove(&worker) else { return };
+        let generations: Vec<Generation> = peer.link.generations().collect();
+        tracing::info!(peer = worker.0, why, "a peer is gone");
+        if !generations.is_empty() {
+            let failure = Failure::new(why);
+            (self.on_event)(ExchangeEvent::Lost { peer: worker, generations, failure });
+        }
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "the driver of the network owns its clock")]
+fn now() -> Instant {
+    Instant::now()
+}

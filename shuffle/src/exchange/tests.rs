@@ -1,0 +1,1 @@
+//! Exchanges against each other, over each transport, on loopback.

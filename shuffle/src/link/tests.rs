@@ -1,0 +1,352 @@
+//! Two links against each other, over streams in memory that are cut anywhere and overtake each other.
+
+use std::collections::VecDeque;
+
+use super::*;
+use crate::{
+    channel::{GrantSignal, channel},
+    gate::InputGate,
+    segment::SegmentPool,
+    wake::Waker,
+};
+
+const SEGMENT: usize = 256;
+const GENERATION: Generation = Generation(3);
+const TOKEN: ChannelToken = ChannelToken(42);
+
+/// Marsaglia's xorshift64.
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, bound: u64) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0 % bound
+    }
+}
+
+fn local(worker: u32) -> Local {
+    Local { job: JobId(1), worker: WorkerId(worker), lanes: 3 }
+}
+
+fn key(index: usize) -> ChannelKey {
+    ChannelKey { edge: 0, producer: index as u32 / 2, consumer: index as u32 }
+}
+
+/// The tasks' ends of `count` channels from one link to the other.
+struct Tasks {
+    writers: Vec<ChannelSender>,
+    gate: InputGate,
+}
+
+/// Attaches `count` channels from `from` to `to`.
+fn connect(from: &mut Link, to: &mut Link, count: usize, window: u64) -> Tasks {
+    let (pool_from, pool_to) = (SegmentPool::new(SEGMENT, 64), SegmentPool::new(SEGMENT, 64));
+    let net = || Arc::new(GateSignal::new(count, Arc::new(Waker::default())));
+    let (outlet_signal, grant_signal, gate_signal) = (net(), net(), net());
+    let (mut writers, mut outlets, mut inlets, mut readers) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    for index in 0..count {
+        let waker = GrantSignal::Thread(Arc::default());
+        let (writer, outlet) = channel(&pool_from, window, waker, outlet_signal.clone(), index);
+        writers.push(writer);
+        outlets.push((key(index), outlet));
+        let grants = GrantSignal::Channel(grant_signal.clone(), index);
+        let (inlet, reader) = channel(&pool_to, window, grants, gate_signal.clone(), index);
+        inlets.push((key(index), inlet));
+        readers.push(reader);
+    }
+    let none = || Arc::new(GateSignal::new(0, Arc::new(Waker::default())));
+    let channels = |outlets, outlet_signal, inlets, grant_signal| PeerChannels {
+        generation: GENERATION,
+        token: TOKEN,
+        outlets,
+        outlet_signal,
+        inlets,
+        grant_signal,
+    };
+    to.attach(channels(Vec::new(), none(), inlets, grant_signal));
+    from.attach(channels(outlets, outlet_signal, Vec::new(), none()));
+    Tasks { writers, gate: InputGate::new(readers, gate_signal) }
+}
+
+/// What is under way in one direction.
+#[derive(Default)]
+struct Wire(HashMap<Stream, VecDeque<u8>>);
+
+impl Wire {
+    fn pump(&mut self, link: &mut Link, room: usize) {
+        let queued: HashMap<Stream, usize> = self.0.iter().map(|(stream, bytes)| (*stream, bytes.len())).collect();
+        let room = |stream| room.saturating_sub(queued.get(&stream).copied().unwrap_or(0));
+        link.pump(room, |stream, batch| {
+            let bytes: usize = batch.chunks.iter().map(bytes::Bytes::len).sum();
+            assert_eq!(bytes, batch.bytes);
+            self.0.entry(stream).or_default().extend(batch.chunks.iter().flatten());
+        });
+    }
+
+    /// Delivers a piece of some stream; whether there was any.
+    fn deliver(&mut self, link: &mut Link, random: &mut Random) -> Result<bool, Violation> {
+        let mut streams: Vec<Stream> = self.0.iter().filter(|(_, b)| !b.is_empty()).map(|(s, _)| *s).collect();
+        streams.sort_unstable();
+        if streams.is_empty() {
+            return Ok(false);
+        }
+        let stream = streams[random.below(streams.len() as u64) as usize];
+        let bytes = self.0.get_mut(&stream).unwrap();
+        let piece: Vec<u8> = bytes.drain(..(1 + random.below(700) as usize).min(bytes.len())).collect();
+        link.on_bytes(stream, &piece).map(|()| true)
+    }
+}
+
+/// Writes one element: its length, then a running number of the channel.
+fn write(writer: &mut ChannelSender, number: u64, length: usize) {
+    if writer.room().0.len() < length {
+        writer.next_segment();
+    }
+    let (room, filled) = writer.room();
+    room[..length].fill(0);
+    room[..8].copy_from_slice(&(length as u64).to_le_bytes());
+    room[8..16].copy_from_slice(&number.to_le_bytes());
+    *filled += length;
+}
+
+/// Reads the elements of a channel that can be read.
+fn read(gate: &mut InputGate, channel: usize, expected: &mut u64) {
+    let bytes = gate.available(channel);
+    let mut at = 0;
+    while at < bytes.len() {
+        let word = |at: usize| u64::from_le_bytes(bytes[at..at + 8].try_into().unwrap());
+        assert_eq!(word(at + 8), *expected, "of channel {channel}");
+        *expected += 1;
+        at += word(at) as usize;
+    }
+    assert_eq!(at, bytes.len(), "elements are whole");
+    gate.consume(channel, at);
+}
+
+#[test]
+fn every_element_arrives_once_and_in_order_whatever_the_streams_do() {
+    for seed in 1..60 {
+        let mut random = Random(seed * 0x9e37_79b9);
+        let (mut a, mut b) = (Link::new(local(1), WorkerId(2)), Link::new(local(2), WorkerId(1)));
+        let count = 1 + random.below(70) as usize;
+        let window = [1, 2, 4][random.below(3) as usize] * SEGMENT as u64;
+        let mut tasks = connect(&mut a, &mut b, count, window);
+        let (mut there, mut back) = (Wire::default(), Wire::default());
+        let total = 60_u64;
+        let (mut written, mut seen) = (vec![0_u64; count], vec![0_u64; count]);
+        let mut steps = 0_u64;
+        while seen.iter().any(|seen| *seen < total) {
+            steps += 1;
+            assert!(steps < 2_000_000, "seed {seed}: nothing moves any more: {seen:?}");
+            match random.below(6) {
+                0 => {
+                    let channel = random.below(count as u64) as usize;
+                    let writer = &mut tasks.writers[channel];
+                    writer.resume();
+                    if writer.waiting() == 0 && written[channel] < total {
+                        write(writer, written[channel], 16 + 8 * random.below(9) as usize);
+                        written[channel] += 1;
+                    }
+                    if random.below(3) == 0 || written[channel] == total {
+                        writer.flush();
+                    }
+                }
+                1 => there.pump(&mut a, 2_000),
+                2 => back.pump(&mut b, 2_000),
+                3 => drop(there.deliver(&mut b, &mut random).unwrap()),
+                4 => drop(back.deliver(&mut a, &mut random).unwrap()),
+                _ => {
+                    if let Some(channel) = tasks.gate.next_ready() {
+                        read(&mut tasks.gate, channel, &mut seen[channel]);
+                        tasks.gate.rotate();
+                    }
+                }
+            }
+            let (granted, spent) = a.credit();
+            assert!(spent <= granted, "seed {seed}");
+        }
+    }
+}
+
+#[test]
+fn a_channel_whose_task_does_not_read_holds_up_no_other() {
+    let (mut a, mut b) = (Link::new(local(1), WorkerId(2)), Link::new(local(2), WorkerId(1)));
+    let mut tasks = connect(&mut a, &mut b, 2, 4 * SEGMENT as u64);
+    let (mut there, mut back, mut random) = (Wire::default(), Wire::default(), Random(7));
+    tasks.gate.block(0);
+    let (mut written, mut seen) = ([0, 0], 0);
+    while seen < 5_000 {
+        for channel in 0..2 {
+            let writer = &mut tasks.writers[channel];
+            if writer.resume() && written[channel] < 5_000 {
+                write(writer, written[channel], 64);
+                written[channel] += 1;
+            }
+            writer.flush();
+        }
+        there.pump(&mut a, usize::MAX);
+        while there.deliver(&mut b, &mut random).unwrap() {}
+        back.pump(&mut b, usize::MAX);
+        while back.deliver(&mut a, &mut random).unwrap() {}
+        while let Some(channel) = tasks.gate.next_ready() {
+            assert_eq!(channel, 1);
+            read(&mut tasks.gate, channel, &mut seen);
+        }
+    }
+    // Two windows of four segments of four elements, here and there, and the one that waits.
+    assert!(written[0] <= 2 * 16 + 4 + 1, "{} elements were written to a channel that nobody reads", written[0]);
+}
+
+/// A link that has greeted, and what a peer would write to it.
+fn greeted() -> Link {
+    let mut link = Link::new(local(2), WorkerId(1));
+    link.on_bytes(Stream::Control, &encoded(&hello(1))).unwrap();
+    link
+}
+
+fn hello(worker: u32) -> Message {
+    Message::Hello(Hello { version: PROTOCOL_VERSION, job: JobId(1), worker: WorkerId(worker) })
+}
+
+fn encoded(message: &Message) -> Vec<u8> {
+    let mut bytes = bytes::BytesMut::new();
+    message.encode(&mut bytes);
+    bytes.to_vec()
+}
+
+fn data(channel: u32, opens_segment: bool, bytes: usize) -> Vec<u8> {
+    let header = Header { kind: crate::wire::Kind::Data, opens_segment, channel, length: bytes as u32 };
+    [&header.encode()[..], &vec![0; bytes]].concat()
+}
+
+/// The control messages that a link has queued.
+fn said(link: &mut Link) -> Vec<Message> {
+    struct Said(Vec<Message>);
+    impl FrameSink for Said {
+        type Error = Malformed;
+        fn data_begins(&mut self, _: Header) -> Result<(), Malformed> {
+            Ok(())
+        }
+        fn data(&mut self, _: u32, _: &[u8]) {}
+        fn data_ends(&mut self, _: u32) {}
+        fn message(&mut self, message: Message) -> Result<(), Malformed> {
+            self.0.push(message);
+            Ok(())
+        }
+    }
+    let (mut said, mut bytes) = (Said(Vec::new()), Vec::new());
+    link.pump(|_| usize::MAX, |_, batch| bytes.extend(batch.chunks.iter().flatten()));
+    Decoder::default().feed(&bytes, true, &mut said).unwrap();
+    said.0
+}
+
+#[test]
+fn a_peer_that_is_another_one_or_says_nothing_is_refused() {
+    let mut link = Link::new(local(2), WorkerId(1));
+    assert_eq!(
+        link.on_bytes(Stream::Control, &encoded(&Message::Close { channel: 1 })),
+        Err(Violation::Greeting),
+        "before any greeting"
+    );
+    let mut link = Link::new(local(2), WorkerId(1));
+    let other = link.on_bytes(Stream::Control, &encoded(&hello(9))).unwrap_err();
+    assert!(other.to_string().contains("WorkerId(9)"), "{other}");
+    assert_eq!(greeted().on_bytes(Stream::Control, &encoded(&hello(1))), Err(Violation::Greeting));
+    let mut version = encoded(&hello(1));
+    version[crate::wire::HEADER_BYTES] = 77;
+    let error = Link::new(local(2), WorkerId(1)).on_bytes(Stream::Control, &version).unwrap_err();
+    assert!(error.to_string().contains("version 77"), "{error}");
+}
+
+#[test]
+fn channels_are_refused_with_the_reason() {
+    let mut link = greeted();
+    let mut unused = Link::new(local(1), WorkerId(2));
+    let _tasks = connect(&mut link, &mut unused, 2, 512);
+    let open = |channel, generation: Generation, token, key, segment_bytes| {
+        Message::Open(Open { channel, generation, token, key, codec: Codec::Row, segment_bytes, granted: Grant(512) })
+    };
+    use crate::credit::Grant;
+    said(&mut link);
+    for (message, reason) in [
+        (open(1, Generation(2), TOKEN, key(0), 256), "deployment 2 has ended here"),
+        (open(2, GENERATION, ChannelToken(1), key(0), 256), "token"),
+        (open(3, GENERATION, TOKEN, key(5), 256), "does not begin at this worker"),
+        (open(4, GENERATION, TOKEN, key(0), 512), "512 bytes there and 256 here"),
+    ] {
+        link.on_bytes(Stream::Control, &encoded(&message)).unwrap();
+        let answers = said(&mut link);
+        assert!(
+            matches!(&answers[..], [Message::Refused { reason: given, .. }] if given.contains(reason)),
+            "{answers:?} should say: {reason}"
+        );
+    }
+    for expected in [0, 1] {
+        link.on_bytes(Stream::Control, &encoded(&open(5, GENERATION, TOKEN, key(1), 256))).unwrap();
+        assert_eq!(said(&mut link).len(), expected, "a channel is asked for once");
+    }
+}
+
+#[test]
+fn a_channel_that_is_asked_for_early_is_served_when_it_is_there() {
+    let (mut a, mut b) = (Link::new(local(1), WorkerId(2)), Link::new(local(2), WorkerId(1)));
+    let (mut there, mut back, mut random) = (Wire::default(), Wire::default(), Random(5));
+    let mut never_attached = Link::new(local(1), WorkerId(2));
+    let mut early = connect(&mut never_attached, &mut b, 1, 512);
+    back.pump(&mut b, usize::MAX);
+    while back.deliver(&mut a, &mut random).unwrap() {}
+    // Now the outlet arrives at `a`; `connect` also attaches to a link that nobody looks at.
+    let mut nobody = Link::new(local(2), WorkerId(1));
+    let mut tasks = connect(&mut a, &mut nobody, 1, 512);
+    write(&mut tasks.writers[0], 0, 64);
+    tasks.writers[0].flush();
+    there.pump(&mut a, usize::MAX);
+    while there.deliver(&mut b, &mut random).unwrap() {}
+    let mut seen = 0;
+    assert_eq!(early.gate.next_ready(), Some(0));
+    read(&mut early.gate, 0, &mut seen);
+    assert_eq!(seen, 1);
+}
+
+#[test]
+fn a_sender_that_breaks_the_rules_of_a_channel_is_noticed() {
+    let begin = || {
+        let mut link = greeted();
+        let mut peer = Link::new(local(1), WorkerId(2));
+        let tasks = connect(&mut peer, &mut link, 1, 512);
+        (link, tasks)
+    };
+    let lane = Stream::Lane(0);
+    let broken = |result: Result<(), Violation>| match result {
+        Err(Violation::Channel { channel: 1, broken }) => broken,
+        other => panic!("{other:?}"),
+    };
+    let (mut link, _tasks) = begin();
+    assert_eq!(broken(link.on_bytes(lane, &data(1, false, 64))), Broken::NoSegment);
+    let (mut link, _tasks) = begin();
+    link.on_bytes(lane, &data(1, true, 200)).unwrap();
+    assert_eq!(broken(link.on_bytes(lane, &data(1, false, 64))), Broken::BeyondSegment { bytes: 64, room: 56 });
+    let (mut link, _tasks) = begin();
+    link.on_bytes(lane, &data(1, true, 64)).unwrap();
+    link.on_bytes(lane, &data(1, true, 64)).unwrap();
+    assert_eq!(broken(link.on_bytes(lane, &data(1, true, 64))), Broken::WithoutCredit);
+    let (mut link, _tasks) = begin();
+    assert_eq!(link.on_bytes(lane, &data(2, true, 64)), Err(Violation::UnknownChannel(2)));
+    assert_eq!(greeted().on_bytes(Stream::Lane(3), &data(1, true, 64)), Err(Violation::UnknownLane(3)));
+}
+
+#[test]
+fn what_arrives_for_a_closed_channel_is_thrown_away() {
+    let mut link = greeted();
+    let mut peer = Link::new(local(1), WorkerId(2));
+    let _tasks = connect(&mut peer, &mut link, 1, 512);
+    said(&mut link);
+    let frame = data(1, true, 64);
+    link.on_bytes(Stream::Lane(0), &frame[..30]).unwrap();
+    link.detach(GENERATION);
+    assert_eq!(said(&mut link), [Message::Close { channel: 1 }]);
+    link.on_bytes(Stream::Lane(0), &frame[30..]).unwrap();
+    link.on_bytes(Stream::Lane(0), &frame).unwrap();
+}

@@ -1,0 +1,136 @@
+//! What carries the bytes between two workers: one seam, so that the same frames and the same tests run over each.
+//!
+//! ```text
+//!  net loop ──► Transport::write(stream, batch) ──► transmit ──► socket ═══ socket ──► receive ──► read(stream, bytes)
+//! ```
+//! A transport never blocks and has no thread: one net loop drives it, tells it the time, and waits for its socket and
+//! its deadline. Each has one control stream, which goes first, and lanes, which share what is left. Bytes of one stream
+//! arrive once and in order; streams overtake each other.
+//!
+
+use std::{collections::VecDeque, net::SocketAddr, os::fd::RawFd, time::Instant};
+
+use bytes::Bytes;
+use millstream_model::id::WorkerId;
+
+/// One of the byte streams that each direction of a connection has.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
+pub enum Stream {
+    /// Goes before everything else.
+    Control,
+    Lane(u8),
+}
+
+/// Where a connection stands.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Connection {
+    /// The handshake is under way.
+    Opening,
+    /// The peer has proved who it is. `None` where the transport cannot know (no encryption).
+    Open { peer: Option<WorkerId> },
+    /// Nothing more will arrive or leave.
+    Closed(Closed),
+}
+
+/// Why a connection has ended.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum Closed {
+    #[error("the peer has closed the connection: {0}")]
+    ByPeer(String),
+    #[error("this side has closed the connection")]
+    Locally,
+    #[error("the peer has been silent for too long")]
+    TimedOut,
+    #[error("the peer's identity was refused: {0}")]
+    Refused(String),
+    #[error("the connection has failed: {0}")]
+    Failed(String),
+}
+
+/// Frames that belong to one stream, in order: always whole ones, so that what is queued may be mixed between streams at
+/// the borders of batches.
+#[derive(Clone, Debug, Default)]
+pub struct Batch {
+    pub chunks: VecDeque<Bytes>,
+    /// The sum of their lengths.
+    pub bytes: usize,
+}
+
+impl Batch {
+    /// Adds a chunk at the end.
+    pub fn push(&mut self, chunk: Bytes) {
+        self.bytes += chunk.len();
+        self.chunks.push_back(chunk);
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.bytes == 0
+    }
+}
+
+/// One connection to another worker process.
+pub trait Transport {
+    fn connection(&self) -> &Connection;
+
+    /// Takes in what the socket has, and fires timers that are due.
+    fn receive(&mut self, now: Instant);
+
+    /// Shows what has arrived of each stream, and forgets it.
+    fn read(&mut self, each: &mut dyn FnMut(Stream, &[u8]));
+
+    /// How many more bytes of a stream would be taken now without lying around: what is written beyond it only waits
+    /// here, where nothing can overtake it.
+    fn room(&self, stream: Stream) -> usize;
+
+    /// Queues frames. They are kept by reference until they are sent and, where the transport repeats what is lost,
+    /// acknowledged.
+    fn write(&mut self, stream: Stream, batch: Batch);
+
+    /// Sends as much as can be sent now.
+    fn transmit(&mut self, now: Instant);
+
+    /// When `receive` is to be called even if nothing has arrived.
+    fn deadline(&self) -> Option<Instant>;
+
+    /// The socket to wait for: for input always, for output (edge-triggered) after a send found it full.
+    fn socket(&self) -> RawFd;
+
+    /// Ends the connection and tells the peer why, as far as that is possible without waiting.
+    fn close(&mut self, now: Instant, reason: &str);
+
+    /// What is known of the path, for the log and for benchmarks.
+    fn path(&self) -> Path;
+}
+
+/// What a connection runs over.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Path {
+    /// `quic` or `tcp`.
+    pub transport: &'static str,
+    pub peer: SocketAddr,
+    /// The largest UDP payload found to pass so far, in bytes; 0 where the kernel deals with it.
+    pub mtu: u16,
+    /// The receive buffer that the kernel has granted, in bytes.
+    pub socket_buffer: usize,
+    pub lost_packets: u64,
+    /// The cipher suite's standard name; `None` without encryption.
+    pub cipher: Option<String>,
+}
+
+/// Where connections from others arrive. Driven by the same loop as the connections.
+pub trait Listener {
+    /// The address that others connect to.
+    fn address(&self) -> SocketAddr;
+
+    /// Takes in what the socket has, and returns the connections that have begun.
+    fn accept(&mut self, now: Instant) -> Vec<Box<dyn Transport>>;
+
+    /// Begins a connection to a worker that listens at `address`.
+    ///
+    /// # Errors
+    /// If no socket can be had, or the address is of no use.
+    fn connect(&mut self, now: Instant, peer: WorkerId, address: SocketAddr) -> std::io::Result<Box<dyn Transport>>;
+
+    /// The socket to wait for.
+    fn socket(&self) -> RawFd;
+}
