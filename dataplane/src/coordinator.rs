@@ -23,6 +23,11 @@ use millstream_model::{
     job_graph::JobGraph,
 };
 
+use millstream_shuffle::{
+    exchange::PeerLine,
+    wire::message::{CoordinatorEvent, Direction},
+};
+
 use crate::{
     chain::call_factory,
     clock, panics,
@@ -42,18 +47,45 @@ pub(crate) enum CoordinatorMail {
     Release,
 }
 
-/// How others reach a coordinator. Its thread ends when all of these are gone.
+/// How others reach a coordinator.
 #[derive(Clone)]
-pub(crate) struct CoordinatorLine(Sender<CoordinatorMail>);
+pub(crate) enum CoordinatorLine {
+    /// Its thread, which ends when all of these are gone.
+    Here(Sender<CoordinatorMail>),
+    /// The worker that hosts subtask 0 of its operator.
+    There { peer: PeerLine, generation: Generation, operator: OperatorId },
+}
 
 impl CoordinatorLine {
     pub(crate) fn send(&self, subtask: u32, event: Vec<u8>) {
-        self.mail(CoordinatorMail::Event { subtask, event });
+        match self {
+            CoordinatorLine::Here(_) => self.mail(CoordinatorMail::Event { subtask, event }),
+            CoordinatorLine::There { peer, generation, operator } => peer.send(CoordinatorEvent {
+                generation: *generation,
+                operator: *operator,
+                subtask,
+                direction: Direction::ToCoordinator,
+                bytes: event,
+            }),
+        }
     }
 
+    /// For a coordinator of this worker.
     pub(crate) fn mail(&self, mail: CoordinatorMail) {
-        let _ = self.0.send(mail);
+        if let CoordinatorLine::Here(mails) = self {
+            let _ = mails.send(mail);
+        }
     }
+
+    pub(crate) fn is_here(&self) -> bool {
+        matches!(self, CoordinatorLine::Here(_))
+    }
+}
+
+/// How a coordinator reaches one of its subtasks.
+pub(crate) enum SubtaskLine {
+    Here(SlotMailbox),
+    There(PeerLine),
 }
 
 /// What a coordinator has contributed to a checkpoint, for the worker.
@@ -71,8 +103,8 @@ pub(crate) struct CoordinatorParts {
     pub(crate) operator: usize,
     pub(crate) generation: Generation,
     pub(crate) restored: Option<Vec<u8>>,
-    /// The mailboxes of the operator's subtasks, by index.
-    pub(crate) subtasks: Vec<SlotMailbox>,
+    /// The ways to the operator's subtasks, by index.
+    pub(crate) subtasks: Vec<SubtaskLine>,
     pub(crate) reporter: Reporter,
     pub(crate) snapshots: Sender<CoordinatorSnapshot>,
 }
@@ -80,7 +112,7 @@ pub(crate) struct CoordinatorParts {
 /// A line whose thread is yet to be started, so that tasks can have it first.
 pub(crate) fn line() -> (CoordinatorLine, Receiver<CoordinatorMail>) {
     let (sender, receiver) = unbounded();
-    (CoordinatorLine(sender), receiver)
+    (CoordinatorLine::Here(sender), receiver)
 }
 
 pub(crate) fn start(parts: CoordinatorParts, mails: Receiver<CoordinatorMail>) -> Result<(), Failure> {
@@ -105,7 +137,7 @@ fn run(parts: CoordinatorParts, mails: &Receiver<CoordinatorMail>) -> Result<(),
     let mut coordinator = build(&parts)?;
     let vertex = &parts.graph.vertices[parts.vertex];
     let operator = vertex.operators[parts.operator].id;
-    let mut driver = Driver { subtasks: &parts.subtasks, parts: &parts, held: None, wake_at: None };
+    let mut driver = Driver { parts: &parts, held: None, snapshotted: CheckpointId(0), wake_at: None };
     driver.call(|actions| coordinator.start(vertex.parallelism, actions))?;
     loop {
         let timeout = driver.wake_at.map(|at| at.saturating_duration_since(clock::now()));
@@ -119,6 +151,7 @@ fn run(parts: CoordinatorParts, mails: &Receiver<CoordinatorMail>) -> Result<(),
             }
             Ok(CoordinatorMail::Snapshot(checkpoint)) => {
                 driver.held.get_or_insert_default();
+                driver.snapshotted = checkpoint;
                 let state = coordinator.snapshot();
                 let generation = parts.generation;
                 let _ = parts.snapshots.send(CoordinatorSnapshot { generation, operator, checkpoint, state });
@@ -137,10 +170,11 @@ fn run(parts: CoordinatorParts, mails: &Receiver<CoordinatorMail>) -> Result<(),
 }
 
 struct Driver<'a> {
-    subtasks: &'a [SlotMailbox],
     parts: &'a CoordinatorParts,
     /// Events that wait for the release, if a checkpoint is between snapshot and release.
     held: Option<Vec<(u32, Vec<u8>)>>,
+    /// The newest checkpoint that it has contributed to.
+    snapshotted: CheckpointId,
     wake_at: Option<std::time::Instant>,
 }
 
@@ -162,8 +196,19 @@ impl Driver<'_> {
 
     fn deliver(&self, index: u32, event: Vec<u8>) {
         let vertex = self.parts.graph.vertices[self.parts.vertex].id;
-        if let Some(mailbox) = self.subtasks.get(index as usize) {
-            mailbox.send(Mail::Task(Subtask { vertex, index }, TaskMail::Event(event)));
+        match self.parts.subtasks.get(index as usize) {
+            Some(SubtaskLine::Here(mailbox)) => {
+                mailbox.send(Mail::Task(Subtask { vertex, index }, TaskMail::Event(event)));
+            }
+            Some(SubtaskLine::There(peer)) => peer.send(CoordinatorEvent {
+                generation: self.parts.generation,
+                operator: self.parts.graph.vertices[self.parts.vertex].operators[self.parts.operator].id,
+                subtask: index,
+                // The barriers of that worker's sources come by another way.
+                direction: Direction::ToSubtask { after: self.snapshotted },
+                bytes: event,
+            }),
+            None => {}
         }
     }
 }

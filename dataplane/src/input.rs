@@ -8,12 +8,13 @@ use millstream_api::{
     record::archive::{Aligned, Trust},
     signal::{Barrier, Signal},
 };
-use millstream_model::{fault::Failure, time::Watermark};
+use millstream_model::{config::Validation, fault::Failure, time::Watermark};
 use millstream_shuffle::gate::InputGate;
 
 use crate::{
     barrier::{Aligned as Alignment, BarrierAligner},
     watermark::{Change, WatermarkValve},
+    wiring::{Origin, TaskGate},
 };
 
 /// Channels, and what is known of each.
@@ -21,7 +22,9 @@ pub(crate) struct GateInput {
     gate: InputGate,
     /// The input of the operator that each channel belongs to.
     inputs: Vec<u8>,
-    trust: Trust,
+    trust: Vec<Trust>,
+    /// What each channel is trusted with once it has brought a first good record.
+    later: Vec<Trust>,
     aligner: BarrierAligner,
     valve: WatermarkValve,
     ended: Vec<bool>,
@@ -55,12 +58,17 @@ pub(crate) enum Polled {
 }
 
 impl GateInput {
-    pub(crate) fn new(gate: InputGate, inputs: Vec<u8>, trust: Trust) -> Self {
+    pub(crate) fn new(gate: TaskGate, validation: Validation) -> Self {
+        let TaskGate { gate, inputs } = gate;
         let channels = gate.channel_count();
+        let (inputs, trust): (Vec<u8>, Vec<_>) =
+            inputs.into_iter().map(|(input, origin)| (input, trust(origin, validation))).unzip();
+        let (trust, later) = trust.into_iter().unzip();
         GateInput {
             gate,
             inputs,
             trust,
+            later,
             aligner: BarrierAligner::new(channels),
             valve: WatermarkValve::new(channels),
             ended: vec![false; channels],
@@ -115,13 +123,14 @@ impl GateInput {
         let Some(channel) = self.gate.next_ready() else { return Ok(Polled::Nothing) };
         self.last_channel = channel;
         let frames = self.gate.available(channel);
-        let taken = head.records(self.inputs[channel], frames, self.trust, &mut self.budget)?;
+        let taken = head.records(self.inputs[channel], frames, self.trust[channel], &mut self.budget)?;
         let records = u64::from(self.budget_at_poll - self.budget);
         self.records += records;
         self.read[channel] += records;
         self.budget_at_poll = self.budget;
         self.bytes += taken as u64;
         if taken > 0 {
+            self.trust[channel] = self.later[channel];
             self.gate.consume(channel, taken);
             self.gate.rotate();
             return Ok(Polled::Progress);
@@ -145,7 +154,7 @@ impl GateInput {
 
     fn read_assembled(&mut self, channel: usize, frame: Aligned, head: &mut dyn Head) -> Result<Polled, Failure> {
         self.last_channel = channel;
-        let taken = head.records(self.inputs[channel], frame.as_slice(), self.trust, &mut self.budget)?;
+        let taken = head.records(self.inputs[channel], frame.as_slice(), self.trust[channel], &mut self.budget)?;
         self.budget_at_poll = self.budget;
         if taken == 0 {
             self.assembled = Some((channel, frame));
@@ -199,6 +208,19 @@ impl GateInput {
         if self.aligner.on_aborted(checkpoint) {
             self.gate.unblock_all();
         }
+    }
+}
+
+/// How far the records of a channel are believed: at first, and after a first good one.
+fn trust(origin: Origin, validation: Validation) -> (Trust, Trust) {
+    // SAFETY: the executable that wrote the records is this one: for a channel within the process by itself, for one
+    // from another worker because a worker runs only job graphs of its own executable (by SHA-256), and the peer has
+    // shown a certificate of the same cluster and the token of the deployment over an encrypted connection.
+    let same_program = unsafe { Trust::same_program() };
+    match (validation, origin) {
+        (Validation::Always, _) | (Validation::Auto, Origin::Unproved) => (Trust::VALIDATE, Trust::VALIDATE),
+        (Validation::Auto, Origin::Network) => (Trust::VALIDATE, same_program),
+        (Validation::Auto, Origin::Process) | (Validation::Never, _) => (same_program, same_program),
     }
 }
 

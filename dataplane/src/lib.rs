@@ -11,6 +11,7 @@
 //! | Look here for | module |
 //! |---|---|
 //! | deployments, triggers, cancellation | [`worker`] |
+//! | the channels of a deployment | `wiring` |
 //! | the loop of a slot | `slot_thread` |
 //! | one subtask: its life, its steps | `task` |
 //! | reading channels: watermarks, barriers, ends | `input`, [`barrier`], [`watermark`] |
@@ -35,6 +36,7 @@ mod slot_thread;
 mod snapshot;
 mod task;
 pub mod watermark;
+mod wiring;
 pub mod worker;
 
 pub use worker::{Worker, WorkerConfig};

@@ -16,17 +16,16 @@ use crossbeam_channel::{Receiver, Sender, unbounded};
 use millstream_api::{
     context::{Accumulators, IoTask, Services, TaskWaker},
     flow::{self, Flow},
-    record::archive::Trust,
     state::Section,
 };
 use millstream_model::{
-    config::BufferTimeout,
+    config::{BufferTimeout, Validation},
     fault::Failure,
     id::{ExecutionAttemptId, OperatorId, Subtask},
     job_graph::JobGraph,
     state::ExecutionState,
 };
-use millstream_shuffle::{channel::ChannelSender, gate::InputGate, wake::Waker};
+use millstream_shuffle::{channel::ChannelSender, wake::Waker};
 use tokio::runtime::Handle;
 
 use crate::{
@@ -41,6 +40,7 @@ use crate::{
     report::Reporter,
     snapshot::Uploader,
     task::{Pause, Step, Task, TaskMail, TaskParts, Work},
+    wiring::TaskGate,
 };
 
 /// All that a slot thread needs to build one task; it can be sent to the thread, the task itself cannot.
@@ -49,8 +49,7 @@ pub(crate) struct Blueprint {
     pub(crate) vertex: usize,
     pub(crate) attempt: ExecutionAttemptId,
     pub(crate) senders: HashMap<usize, Vec<ChannelSender>>,
-    /// The input channels, and the operator's input that each belongs to.
-    pub(crate) gate: Option<(InputGate, Vec<u8>)>,
+    pub(crate) gate: Option<TaskGate>,
     pub(crate) restored: Option<HashMap<OperatorId, Vec<Section>>>,
     pub(crate) coordinators: HashMap<OperatorId, CoordinatorLine>,
     pub(crate) counters: Arc<TaskCounters>,
@@ -62,7 +61,7 @@ pub(crate) struct Blueprint {
 /// What the configuration says about tasks.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Settings {
-    pub(crate) trust: Trust,
+    pub(crate) validation: Validation,
     pub(crate) limits: Limits,
     pub(crate) buffer_timeout: BufferTimeout,
     pub(crate) step_warning: Duration,
@@ -234,8 +233,8 @@ fn build(blueprint: Blueprint, waker: Arc<Waker>, runtime: Handle) -> Result<Tas
     .build()?;
     let work = match (chain, gate) {
         (Chain::Source(source), _) => Work::Source { source, queue: VecDeque::new(), pause: Pause::new(woken) },
-        (Chain::Head(head), Some((gate, inputs))) => {
-            Work::Gate { head, input: Box::new(GateInput::new(gate, inputs, blueprint.settings.trust)) }
+        (Chain::Head(head), Some(gate)) => {
+            Work::Gate { head, input: Box::new(GateInput::new(gate, blueprint.settings.validation)) }
         }
         (Chain::Head(_), None) => return Err(Failure::fatal("a task without a source needs input channels")),
     };
@@ -279,9 +278,7 @@ impl Services for TaskServices {
     fn send_to_coordinator(&self, operator: OperatorId, event: Vec<u8>) {
         match self.coordinators.get(&operator) {
             Some(line) => line.send(self.subtask, event),
-            None => flow::fail(Failure::fatal(
-                "the operator's coordinator runs on another worker, which is not connected yet",
-            )),
+            None => flow::fail(Failure::fatal("the operator has no coordinator")),
         }
     }
 }

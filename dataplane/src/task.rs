@@ -57,6 +57,8 @@ pub(crate) enum TaskMail {
     Event(Vec<u8>),
     Finish,
     Cancel,
+    /// Something that the task cannot do without is gone.
+    Fail(Failure),
 }
 
 /// Where a task's records come from.
@@ -202,6 +204,7 @@ impl Task {
                 self.reporter.send(Report::Result { attempt: self.attempt, result });
                 self.end(ExecutionState::Finished)
             }
+            TaskMail::Fail(failure) => self.guarded(|_| Err(failure)),
             TaskMail::Cancel => {
                 self.reporter.state(self.attempt, ExecutionState::Canceling);
                 self.end(ExecutionState::Canceled)

@@ -1,33 +1,33 @@
 //! The control thread of a worker: obeys the JobMaster, starts and stops tasks, and reports.
 
 use std::{
-    collections::{BTreeMap, HashMap, HashSet},
+    collections::{BTreeMap, HashMap},
+    fmt,
     sync::Arc,
     thread::{self, JoinHandle},
     time::Duration,
 };
 
 use crossbeam_channel::{Receiver, Sender, after, select, unbounded};
-use millstream_api::{record::archive::Trust, signal::Barrier};
+use millstream_api::signal::Barrier;
 use millstream_model::{
-    config::{self, Threading, Validation},
+    config::{self, Threading},
     deployment::{CoordinatorState, Deployment, Placement},
     fault::Failure,
-    id::{CheckpointId, ExecutionAttemptId, Generation, LeaderEpoch, OperatorId, Subtask, WorkerId},
+    id::{CheckpointId, ExecutionAttemptId, Generation, JobVertexId, LeaderEpoch, OperatorId, Subtask, WorkerId},
     job_graph::JobGraph,
     message::{CheckpointKind, Command, FromWorker, Report, ToWorker},
     state::ExecutionState,
 };
 use millstream_shuffle::{
-    channel::{ChannelReceiver, ChannelSender, channel},
-    gate::{GateSignal, InputGate},
-    segment::SegmentPool,
+    exchange::{Exchange, ExchangeConfig, ExchangeEvent, Listen, PeerLine},
+    wire::message::{CoordinatorEvent, Direction},
 };
 use millstream_storage::{CheckpointDirectory, local_path};
 use tokio::runtime::Runtime;
 
 use crate::{
-    coordinator::{self, CoordinatorLine, CoordinatorMail, CoordinatorParts, CoordinatorSnapshot},
+    coordinator::{self, CoordinatorLine, CoordinatorMail, CoordinatorParts, CoordinatorSnapshot, SubtaskLine},
     metrics::TaskCounters,
     output::Limits,
     processors::Processors,
@@ -36,18 +36,37 @@ use crate::{
     slot_thread::{self, Blueprint, Mail, Settings, SlotMailbox},
     snapshot::{Uploader, with_causes},
     task::TaskMail,
+    wiring::{Origin, Wiring},
 };
 
 /// Between two reports of counters.
 const METRICS_INTERVAL: Duration = Duration::from_millis(500);
 
+/// How a worker takes part in the network between workers.
+pub struct Network {
+    pub exchange: ExchangeConfig,
+    /// Makes its listener.
+    pub listen: Listen,
+    /// Whether every peer has to prove who it is, over an encrypted connection.
+    pub is_authenticated: bool,
+}
+
+impl fmt::Debug for Network {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Network { exchange, is_authenticated, .. } = self;
+        f.debug_struct("Network").field("exchange", exchange).field("is_authenticated", is_authenticated).finish()
+    }
+}
+
 /// What a worker is.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct WorkerConfig {
     pub worker: WorkerId,
     /// The SHA-256 of this executable in hexadecimal digits; job graphs of other executables are refused. `None` if it
     /// runs only what this process has planned.
     pub artifact: Option<String>,
+    /// `None` for a worker whose jobs never leave it.
+    pub network: Option<Network>,
 }
 
 /// A worker that runs; it ends with [`Command::Shutdown`] or when this is dropped.
@@ -69,9 +88,22 @@ impl Worker {
             .build()
             .map_err(|cause| Failure::new(format!("the I/O runtime could not be started: {cause}")))?;
         let (commands, receiver) = unbounded();
+        let (exchange_events, from_exchange) = unbounded();
+        let WorkerConfig { worker, artifact, network } = config;
+        let exchange = network.map(|Network { exchange, listen, is_authenticated }| {
+            // The worker outlives its exchange but for the moment in which it ends.
+            let on_event = move |event| drop(exchange_events.send(event));
+            let exchange = Exchange::start(exchange, listen, on_event)
+                .map_err(|cause| Failure::new(format!("the network of worker {} cannot start: {cause}", worker.0)))?;
+            let origin = if is_authenticated { Origin::Network } else { Origin::Unproved };
+            Ok::<_, Failure>((exchange, origin))
+        });
         let control = Control {
-            reporter: Reporter { worker: config.worker, reports },
-            config,
+            reporter: Reporter { worker, reports },
+            worker,
+            artifact,
+            exchange: exchange.transpose()?,
+            from_exchange,
             runtime,
             epoch: LeaderEpoch::default(),
             job: None,
@@ -112,7 +144,10 @@ impl Drop for Worker {
 }
 
 struct Control {
-    config: WorkerConfig,
+    worker: WorkerId,
+    artifact: Option<String>,
+    exchange: Option<(Exchange, Origin)>,
+    from_exchange: Receiver<ExchangeEvent>,
     reporter: Reporter,
     runtime: Runtime,
     /// The highest that a message has carried; lower ones are refused.
@@ -133,6 +168,14 @@ struct RunningJob {
     /// The checkpoint that coordinators were snapshotted for and whose barriers are not in the sources yet: they hold
     /// back what they send.
     holding: Option<CheckpointId>,
+    /// The newest checkpoint whose barriers are in the sources here, or never will be.
+    passed: CheckpointId,
+    /// What coordinators elsewhere have sent and sources here may see only behind barriers that are still to come.
+    early: Vec<(CheckpointId, Subtask, Vec<u8>)>,
+    /// The vertex of each operator with a coordinator.
+    coordinated: HashMap<OperatorId, JobVertexId>,
+    /// The tasks here that have channels to each peer.
+    tasks_of_peer: BTreeMap<WorkerId, Vec<Subtask>>,
 }
 
 impl Control {
@@ -140,6 +183,9 @@ impl Control {
         loop {
             let never = crossbeam_channel::never();
             let snapshots = self.job.as_ref().map_or(never, |job| job.snapshots.clone());
+            // Without an exchange nobody holds the other end.
+            let from_exchange =
+                if self.exchange.is_some() { self.from_exchange.clone() } else { crossbeam_channel::never() };
             select! {
                 recv(commands) -> message => match message {
                     Ok(ToWorker { epoch, command }) if epoch >= self.epoch => {
@@ -159,6 +205,9 @@ impl Control {
                 } else {
                     // All coordinators have ended.
                     self.job.iter_mut().for_each(|job| job.snapshots = crossbeam_channel::never());
+                },
+                recv(from_exchange) -> event => if let Ok(event) = event {
+                    self.on_exchange_event(event);
                 },
                 recv(after(METRICS_INTERVAL)) -> _ => self.report_metrics(),
             }
@@ -212,7 +261,7 @@ impl Control {
     }
 
     fn own<'a>(&self, deployment: &'a Deployment) -> impl Iterator<Item = &'a Placement> + use<'a> {
-        let worker = self.config.worker;
+        let worker = self.worker;
         deployment.placements.iter().filter(move |placement| placement.worker == worker)
     }
 
@@ -241,6 +290,24 @@ impl Control {
         job.release(checkpoint);
     }
 
+    fn on_exchange_event(&mut self, event: ExchangeEvent) {
+        let Some(job) = self.job.as_mut() else { return };
+        match event {
+            ExchangeEvent::Lost { peer, generations, failure } => {
+                if generations.contains(&job.generation) {
+                    job.fail_tasks_of(peer, &failure);
+                }
+            }
+            ExchangeEvent::Refused { peer, generation, failure } => {
+                if generation == job.generation {
+                    job.fail_tasks_of(peer, &failure);
+                }
+            }
+            ExchangeEvent::Coordinator { event } if event.generation == job.generation => job.on_event(event),
+            ExchangeEvent::Coordinator { .. } => {}
+        }
+    }
+
     /// Whether the checkpoint goes on is for the JobMaster to say: it triggers or aborts it, which releases what is held.
     fn on_coordinator_snapshot(&mut self, snapshot: CoordinatorSnapshot) {
         let CoordinatorSnapshot { generation, operator, checkpoint, state } = snapshot;
@@ -267,8 +334,11 @@ impl Control {
     fn stop(&mut self) {
         self.tell_all(|| TaskMail::Cancel);
         if let Some(job) = self.job.take() {
-            let RunningJob { tasks, coordinators, threads, .. } = job;
+            let RunningJob { generation, tasks, coordinators, threads, .. } = job;
             drop(coordinators);
+            if let Some((exchange, _)) = &self.exchange {
+                exchange.detach(generation);
+            }
             tasks.values().for_each(|mailbox| mailbox.send(Mail::End));
             threads.into_iter().for_each(|thread| {
                 let _ = thread.join();
@@ -281,7 +351,8 @@ impl Control {
         let restored = deployment.restore.as_ref().map(RestoredState::read).transpose()?;
         let mut threads = self.start_threads(graph, deployment)?;
         let settings = self.settings(graph, &threads)?;
-        let mut wiring = Wiring::new(graph, deployment, self.config.worker, &threads.mailboxes)?;
+        let exchange = self.exchange.as_ref().map(|(exchange, origin)| (exchange, *origin));
+        let mut wiring = Wiring::new(graph, deployment, self.worker, &threads.mailboxes, exchange)?;
         let directory = graph.configuration.get(&config::CHECKPOINTING_DIR)?;
         let directory = directory.as_deref().map(local_path).transpose();
         let directory = directory.map_err(|cause| Failure::fatal(with_causes(&cause)))?;
@@ -296,15 +367,22 @@ impl Control {
         let mut starting = Vec::new();
         for (vertex, operator) in coordinated(graph) {
             let job_vertex = &graph.vertices[vertex];
-            let mailboxes = (0..job_vertex.parallelism)
-                .map(|index| threads.mailboxes.get(&Subtask { vertex: job_vertex.id, index }).cloned());
-            let Some(subtasks) = mailboxes.collect::<Option<Vec<_>>>() else {
-                return Err(Failure::fatal(format!(
-                    "operator '{}' has a coordinator, so all of its subtasks must run on one worker for now",
-                    job_vertex.operators[operator].name
-                )));
-            };
             let id = job_vertex.operators[operator].id;
+            let host = wiring.worker_of(Subtask { vertex: job_vertex.id, index: 0 })?;
+            if host != self.worker {
+                let peer = self.line(host)?;
+                let generation = deployment.generation;
+                coordinators.insert(id, CoordinatorLine::There { peer, generation, operator: id });
+                continue;
+            }
+            let subtasks = (0..job_vertex.parallelism).map(|index| {
+                let subtask = Subtask { vertex: job_vertex.id, index };
+                Ok::<_, Failure>(match threads.mailboxes.get(&subtask) {
+                    Some(mailbox) => SubtaskLine::Here(mailbox.clone()),
+                    None => SubtaskLine::There(self.line(wiring.worker_of(subtask)?)?),
+                })
+            });
+            let subtasks = subtasks.collect::<Result<Vec<_>, _>>()?;
             let (line, mails) = coordinator::line();
             coordinators.insert(id, line);
             let parts = CoordinatorParts {
@@ -329,7 +407,18 @@ impl Control {
             coordinators,
             snapshots,
             holding: None,
+            passed: CheckpointId(0),
+            early: Vec::new(),
+            coordinated: coordinated(graph)
+                .map(|(vertex, operator)| (graph.vertices[vertex].operators[operator].id, graph.vertices[vertex].id))
+                .collect(),
+            tasks_of_peer: std::mem::take(&mut wiring.tasks_of_peer),
         };
+        for (peer, (address, channels)) in std::mem::take(&mut wiring.peers) {
+            if let Some((exchange, _)) = &self.exchange {
+                exchange.attach(peer, address, channels);
+            }
+        }
         for placement in self.own(deployment) {
             let subtask = placement.subtask;
             let attempt = ExecutionAttemptId { subtask, generation: deployment.generation };
@@ -368,9 +457,16 @@ impl Control {
         starting.into_iter().try_for_each(|(parts, mails)| coordinator::start(parts, mails))
     }
 
+    fn line(&self, peer: WorkerId) -> Result<PeerLine, Failure> {
+        let (exchange, _) = self.exchange.as_ref().ok_or_else(|| {
+            Failure::fatal(format!("a coordinator has to speak with worker {}, and this worker has no network", peer.0))
+        })?;
+        Ok(exchange.line(peer))
+    }
+
     fn check_artifact(&self, graph: &JobGraph) -> Result<(), Failure> {
         let wanted = graph.artifact.as_ref().map(|artifact| artifact.sha256.as_str());
-        match (wanted, self.config.artifact.as_deref()) {
+        match (wanted, self.artifact.as_deref()) {
             (None, None) => Ok(()),
             (Some(wanted), Some(own)) if wanted == own => Ok(()),
             (wanted, own) => Err(Failure::fatal(format!(
@@ -384,18 +480,13 @@ impl Control {
 
     fn settings(&self, graph: &JobGraph, threads: &Threads) -> Result<Settings, Failure> {
         let configuration = &graph.configuration;
-        let trust = match configuration.get(&config::SHUFFLE_VALIDATE)? {
-            Validation::Always => Trust::VALIDATE,
-            // SAFETY: all channels are within this process, so the same program wrote what is read.
-            Validation::Auto | Validation::Never => unsafe { Trust::same_program() },
-        };
         let limits = Limits {
             overdraft_segments: configuration.get(&config::MAX_OVERDRAFT_BUFFERS)? as usize,
             overflow_bytes: configuration.get(&config::OVERFLOW_MAX)?.bytes(),
             segment_bytes: configuration.get(&config::SEGMENT_SIZE)?.bytes(),
         };
         Ok(Settings {
-            trust,
+            validation: configuration.get(&config::SHUFFLE_VALIDATE)?,
             limits,
             buffer_timeout: configuration.get(&config::BUFFER_TIMEOUT)?,
             step_warning: configuration.get(&config::TASK_STEP_WARNING)?,
@@ -441,8 +532,44 @@ impl RunningJob {
         }
     }
 
-    /// Lets coordinators go on, if it is for this checkpoint that they hold back what they send.
+    fn fail_tasks_of(&self, peer: WorkerId, failure: &Failure) {
+        for subtask in self.tasks_of_peer.get(&peer).into_iter().flatten() {
+            self.tasks[subtask].send(Mail::Task(*subtask, TaskMail::Fail(failure.clone())));
+        }
+    }
+
+    /// An event from a coordinator, or for one, across the network.
+    fn on_event(&mut self, event: CoordinatorEvent) {
+        let CoordinatorEvent { operator, subtask, direction, bytes, .. } = event;
+        match direction {
+            Direction::ToCoordinator => match self.coordinators.get(&operator) {
+                Some(line) if line.is_here() => line.send(subtask, bytes),
+                _ => tracing::warn!(%operator, "an event for a coordinator that is not here is thrown away"),
+            },
+            Direction::ToSubtask { after } => {
+                let Some(vertex) = self.coordinated.get(&operator) else { return };
+                let subtask = Subtask { vertex: *vertex, index: subtask };
+                if after > self.passed {
+                    self.early.push((after, subtask, bytes));
+                } else {
+                    self.deliver(subtask, bytes);
+                }
+            }
+        }
+    }
+
+    fn deliver(&self, subtask: Subtask, event: Vec<u8>) {
+        if let Some(mailbox) = self.tasks.get(&subtask) {
+            mailbox.send(Mail::Task(subtask, TaskMail::Event(event)));
+        }
+    }
+
+    /// The barriers of this checkpoint are in the sources, or never will be: what had to stay behind them may go.
     fn release(&mut self, checkpoint: CheckpointId) {
+        self.passed = self.passed.max(checkpoint);
+        let passed = self.passed;
+        let due: Vec<_> = self.early.extract_if(.., |(after, ..)| *after <= passed).collect();
+        due.into_iter().for_each(|(_, subtask, event)| self.deliver(subtask, event));
         if self.holding.take_if(|held| *held == checkpoint).is_some() {
             self.coordinators.values().for_each(|line| line.mail(CoordinatorMail::Release));
         }
@@ -473,84 +600,4 @@ fn coordinated(graph: &JobGraph) -> impl Iterator<Item = (usize, usize)> {
 
 fn unknown_vertex(subtask: Subtask) -> Failure {
     Failure::fatal(format!("the deployment names vertex {}, which the job graph does not have", subtask.vertex))
-}
-
-/// The channels into one task, the operator's input that each belongs to, and what their senders notify.
-type GateParts = (Vec<ChannelReceiver>, Vec<u8>, Arc<GateSignal>);
-
-/// All channels of a deployment, until their tasks take them.
-struct Wiring {
-    senders: HashMap<(usize, u32), HashMap<usize, Vec<ChannelSender>>>,
-    gates: HashMap<(usize, u32), GateParts>,
-}
-
-impl Wiring {
-    fn new(
-        graph: &JobGraph,
-        deployment: &Deployment,
-        worker: WorkerId,
-        mailboxes: &BTreeMap<Subtask, SlotMailbox>,
-    ) -> Result<Wiring, Failure> {
-        let configuration = &graph.configuration;
-        let segment_bytes = configuration.get(&config::SEGMENT_SIZE)?.bytes() as usize;
-        let window = configuration.get(&config::CHANNEL_WINDOW)?.bytes();
-        let here: HashSet<Subtask> =
-            deployment.placements.iter().filter(|p| p.worker == worker).map(|p| p.subtask).collect();
-        let mut wiring = Wiring { senders: HashMap::new(), gates: HashMap::new() };
-        let channels: usize = (0..graph.vertices.len()).map(|vertex| channels_into(graph, vertex)).sum();
-        let per_channel = (window as usize / segment_bytes).max(2);
-        let pool = SegmentPool::new(segment_bytes, channels * per_channel);
-
-        for (target, vertex) in graph.vertices.iter().enumerate() {
-            let consumers = (0..vertex.parallelism).map(|index| Subtask { vertex: vertex.id, index });
-            for consumer in consumers.filter(|consumer| here.contains(consumer)) {
-                let mut sources = Vec::new();
-                for (edge, job_edge) in graph.inputs(target) {
-                    let producer_vertex = &graph.vertices[job_edge.source];
-                    for producer in 0..producer_vertex.parallelism {
-                        let range =
-                            job_edge.partitioning.consumers(producer, producer_vertex.parallelism, vertex.parallelism);
-                        if range.contains(&consumer.index) {
-                            sources.push((edge, job_edge, Subtask { vertex: producer_vertex.id, index: producer }));
-                        }
-                    }
-                }
-                if sources.is_empty() {
-                    continue;
-                }
-                let signal = Arc::new(GateSignal::new(sources.len(), mailboxes[&consumer].waker.clone()));
-                let (mut receivers, mut inputs) = (Vec::new(), Vec::new());
-                for (index, (edge, job_edge, producer)) in sources.into_iter().enumerate() {
-                    let Some(mailbox) = mailboxes.get(&producer) else {
-                        return Err(Failure::fatal(format!(
-                            "'{}' and '{}' were placed on different workers, which are not connected yet",
-                            graph.vertices[job_edge.source].name, vertex.name
-                        )));
-                    };
-                    let (sender, receiver) = channel(&pool, window, mailbox.waker.clone(), signal.clone(), index);
-                    let of_producer = wiring.senders.entry((job_edge.source, producer.index)).or_default();
-                    // Consumers are visited in the order of their index, which is that of a producer's channels.
-                    of_producer.entry(edge).or_default().push(sender);
-                    receivers.push(receiver);
-                    inputs.push(job_edge.input);
-                }
-                wiring.gates.insert((target, consumer.index), (receivers, inputs, signal));
-            }
-        }
-        Ok(wiring)
-    }
-
-    fn senders(&mut self, vertex: usize, subtask: u32) -> HashMap<usize, Vec<ChannelSender>> {
-        self.senders.remove(&(vertex, subtask)).unwrap_or_default()
-    }
-
-    fn gate(&mut self, vertex: usize, subtask: u32) -> Option<(InputGate, Vec<u8>)> {
-        let (receivers, inputs, signal) = self.gates.remove(&(vertex, subtask))?;
-        Some((InputGate::new(receivers, signal), inputs))
-    }
-}
-
-fn channels_into(graph: &JobGraph, vertex: usize) -> usize {
-    let consumers = graph.vertices[vertex].parallelism as usize;
-    graph.inputs(vertex).map(|(_, edge)| graph.vertices[edge.source].parallelism as usize * consumers).sum()
 }

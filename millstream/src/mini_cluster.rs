@@ -95,7 +95,7 @@ struct EmbeddedJob {
 impl EmbeddedJob {
     fn start(graph: JobGraph, leadership: Leadership) -> Result<EmbeddedJob, Failure> {
         let (report_sender, reports) = unbounded();
-        let worker = Worker::start(WorkerConfig { worker: WorkerId(0), artifact: None }, report_sender)?;
+        let worker = Worker::start(WorkerConfig { worker: WorkerId(0), artifact: None, network: None }, report_sender)?;
         let link = Link { commands: worker.sender(), slots: graph.required_slots() };
         let checkpoint_dir = checkpoint_dir(&graph.configuration)?;
         let is_source = |operators: &[millstream_model::job_graph::Operator]| {

@@ -41,7 +41,7 @@ pub(crate) fn run() -> ExitCode {
         }
     };
     let (sender, reports) = unbounded::<FromWorker>();
-    let worker = match Worker::start(WorkerConfig { worker, artifact: Some(own.sha256) }, sender) {
+    let worker = match Worker::start(WorkerConfig { worker, artifact: Some(own.sha256), network: None }, sender) {
         Ok(worker) => worker,
         Err(failure) => {
             eprintln!("{failure}");
