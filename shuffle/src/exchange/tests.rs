@@ -1,1 +1,264 @@
-//! Exchanges against each other, over each transport, on loopback.
+//! Exchanges against each other, over real sockets on loopback.
+
+#![allow(clippy::disallowed_methods, reason = "tests wait for conditions, with a limit on the wall clock")]
+
+use std::{
+    sync::Mutex,
+    time::{Instant, SystemTime},
+};
+
+use millstream_model::{deployment::ChannelToken, id::JobId};
+
+use super::*;
+use crate::{
+    channel::{ChannelReceiver, ChannelSender, GrantSignal, channel},
+    gate::{GateSignal, InputGate},
+    segment::SegmentPool,
+    transport::{
+        Options,
+        identity::{ClusterCa, Identity},
+        quic::QuicListener,
+    },
+    wire::message::ChannelKey,
+};
+
+const SEGMENT: usize = 4096;
+const WINDOW: u64 = 4 * SEGMENT as u64;
+
+struct Node {
+    exchange: Exchange,
+    events: Arc<Mutex<Vec<ExchangeEvent>>>,
+}
+
+fn node(ca: &ClusterCa, worker: u32, connect_timeout: Duration) -> Node {
+    let identity = ca.issue(WorkerId(worker), SystemTime::now(), Duration::from_secs(3600)).unwrap();
+    node_as(identity, worker, connect_timeout)
+}
+
+fn node_as(identity: Identity, worker: u32, connect_timeout: Duration) -> Node {
+    let config = ExchangeConfig { local: Local { job: JobId(7), worker: WorkerId(worker), lanes: 4 }, connect_timeout };
+    let listen: Listen = Box::new(move || {
+        let options = Options { lanes: 4, ..Options::default() };
+        let listener = QuicListener::bind("127.0.0.1:0".parse().unwrap(), identity, options);
+        listener.map(|listener| Box::new(listener) as Box<dyn Listener>).map_err(io::Error::other)
+    });
+    let events = Arc::new(Mutex::new(Vec::new()));
+    let seen = events.clone();
+    let exchange = Exchange::start(config, listen, move |event| seen.lock().unwrap().push(event)).unwrap();
+    Node { exchange, events }
+}
+
+fn ca() -> ClusterCa {
+    ClusterCa::generate(7, SystemTime::now(), Duration::from_secs(3600)).unwrap()
+}
+
+fn wait_until(what: &str, mut holds: impl FnMut() -> bool) {
+    let limit = Instant::now() + Duration::from_secs(30);
+    while !holds() {
+        assert!(Instant::now() < limit, "{what} did not come about");
+        std::thread::yield_now();
+    }
+}
+
+/// `count` channels from one node to another, whose tasks' threads are woken by the wakers.
+fn connect(
+    from: (&Node, WorkerId),
+    to: (&Node, WorkerId),
+    generation: Generation,
+    count: usize,
+    wakers: &[Arc<Waker>; 2],
+) -> (Vec<ChannelSender>, InputGate) {
+    let (pool_from, pool_to) = (SegmentPool::new(SEGMENT, 64), SegmentPool::new(SEGMENT, 64));
+    let signal = |exchange: &Exchange, count| Arc::new(GateSignal::new(count, exchange.waker()));
+    let outlet_signal = signal(&from.0.exchange, count);
+    let grant_signal = signal(&to.0.exchange, count);
+    let gate_signal = Arc::new(GateSignal::new(count, wakers[1].clone()));
+    let (mut senders, mut outlets, mut inlets) = (Vec::new(), Vec::new(), Vec::new());
+    let mut readers: Vec<ChannelReceiver> = Vec::new();
+    for index in 0..count {
+        let key = ChannelKey { edge: 0, producer: 0, consumer: index as u32 };
+        let wakes = GrantSignal::Thread(wakers[0].clone());
+        let (sender, outlet) = channel(&pool_from, WINDOW, wakes, outlet_signal.clone(), index);
+        senders.push(sender);
+        outlets.push((key, outlet));
+        let wakes = GrantSignal::Channel(grant_signal.clone(), index);
+        let (inlet, reader) = channel(&pool_to, WINDOW, wakes, gate_signal.clone(), index);
+        inlets.push((key, inlet));
+        readers.push(reader);
+    }
+    let token = ChannelToken(99);
+    let outlet_side = PeerChannels {
+        generation,
+        token,
+        outlets,
+        outlet_signal,
+        inlets: Vec::new(),
+        grant_signal: signal(&from.0.exchange, 0),
+    };
+    let inlet_side = PeerChannels {
+        generation,
+        token,
+        outlets: Vec::new(),
+        outlet_signal: signal(&to.0.exchange, 0),
+        inlets,
+        grant_signal,
+    };
+    from.0.exchange.attach(to.1, to.0.exchange.address(), outlet_side);
+    to.0.exchange.attach(from.1, from.0.exchange.address(), inlet_side);
+    (senders, InputGate::new(readers, gate_signal))
+}
+
+/// Writes running numbers to all channels in turns until each has `total`.
+fn write_all(mut senders: Vec<ChannelSender>, waker: &Waker, total: u64) -> Vec<ChannelSender> {
+    waker.bind();
+    let mut written = vec![0_u64; senders.len()];
+    loop {
+        waker.clear();
+        let mut has_written = false;
+        for (sender, written) in senders.iter_mut().zip(&mut written) {
+            if !sender.resume() {
+                continue;
+            }
+            while *written < total && sender.waiting() == 0 {
+                if sender.room().0.len() < 64 {
+                    sender.next_segment();
+                    continue;
+                }
+                let (room, filled) = sender.room();
+                room[..64].fill(0);
+                room[..8].copy_from_slice(&written.to_le_bytes());
+                *filled += 64;
+                *written += 1;
+                has_written = true;
+            }
+            sender.flush();
+        }
+        if written.iter().all(|written| *written == total) && senders.iter_mut().all(ChannelSender::resume) {
+            return senders;
+        }
+        if !has_written {
+            waker.park(Some(Duration::from_secs(10)));
+        }
+    }
+}
+
+/// Reads until each channel has brought `total` numbers, in order.
+fn read_all(gate: &mut InputGate, waker: &Waker, total: u64) {
+    waker.bind();
+    let mut seen = vec![0_u64; gate.channel_count()];
+    while seen.iter().any(|seen| *seen < total) {
+        waker.clear();
+        let Some(channel) = gate.next_ready() else {
+            waker.park(Some(Duration::from_secs(10)));
+            continue;
+        };
+        let bytes = gate.available(channel);
+        let length = bytes.len();
+        for element in bytes.chunks_exact(64) {
+            assert_eq!(element[..8], seen[channel].to_le_bytes(), "of channel {channel}");
+            seen[channel] += 1;
+        }
+        gate.consume(channel, length);
+        gate.rotate();
+    }
+}
+
+fn exchange(a: (&Node, WorkerId), b: (&Node, WorkerId), generation: Generation, count: usize, total: u64) {
+    let wakers = [Arc::default(), Arc::default()];
+    let (senders, mut gate) = connect(a, b, generation, count, &wakers);
+    std::thread::scope(|scope| {
+        let writer = scope.spawn(|| write_all(senders, &wakers[0], total));
+        read_all(&mut gate, &wakers[1], total);
+        writer.join().unwrap();
+    });
+}
+
+#[test]
+fn records_cross_in_both_directions_and_the_connection_serves_the_next_deployment() {
+    let ca = ca();
+    let (one, two) = (node(&ca, 1, Duration::from_secs(20)), node(&ca, 2, Duration::from_secs(20)));
+    exchange((&one, WorkerId(1)), (&two, WorkerId(2)), Generation(1), 5, 20_000);
+    one.exchange.detach(Generation(1));
+    two.exchange.detach(Generation(1));
+    exchange((&two, WorkerId(2)), (&one, WorkerId(1)), Generation(2), 70, 1_000);
+    assert_eq!(*one.events.lock().unwrap(), []);
+    assert_eq!(*two.events.lock().unwrap(), []);
+}
+
+#[test]
+fn three_workers_exchange_with_each_other() {
+    let ca = ca();
+    let nodes: Vec<Node> = (0..3).map(|worker| node(&ca, worker, Duration::from_secs(20))).collect();
+    std::thread::scope(|scope| {
+        for (from, to) in [(0, 1), (1, 2), (2, 0)] {
+            let nodes = &nodes;
+            scope.spawn(move || {
+                let side = |worker: usize| (&nodes[worker], WorkerId(worker as u32));
+                exchange(side(from), side(to), Generation(1), 3, 10_000);
+            });
+        }
+    });
+}
+
+#[test]
+fn a_peer_that_goes_is_reported_with_its_address() {
+    let ca = ca();
+    let (one, two) = (node(&ca, 1, Duration::from_secs(20)), node(&ca, 2, Duration::from_secs(20)));
+    let wakers = [Arc::default(), Arc::default()];
+    let (_senders, _gate) = connect((&one, WorkerId(1)), (&two, WorkerId(2)), Generation(4), 2, &wakers);
+    let address = two.exchange.address();
+    // The connection stands when an event has crossed it.
+    let event = CoordinatorEvent {
+        generation: Generation(4),
+        operator: millstream_model::id::OperatorId(5),
+        subtask: 1,
+        direction: crate::wire::message::Direction::ToCoordinator,
+        bytes: b"anybody there?".to_vec(),
+    };
+    one.exchange.line(WorkerId(2)).send(event.clone());
+    let is_there = |events: &Vec<ExchangeEvent>| events.contains(&ExchangeEvent::Coordinator { event: event.clone() });
+    wait_until("the event", || is_there(&two.events.lock().unwrap()));
+    drop(two);
+    wait_until("the report", || !one.events.lock().unwrap().is_empty());
+    let events = one.events.lock().unwrap();
+    let [ExchangeEvent::Lost { peer: WorkerId(2), generations, failure }] = &events[..] else { panic!("{events:?}") };
+    assert_eq!(generations, &[Generation(4)]);
+    let message = &failure.message;
+    assert!(message.contains("worker 2") && message.contains(&address.to_string()), "{message}");
+    assert!(message.contains("the worker has ended"), "{message}");
+}
+
+#[test]
+fn a_peer_that_is_not_there_is_given_up() {
+    let ca = ca();
+    // The one that dials, and the one that waits to be dialed.
+    for (own, peer) in [(1, 2), (2, 1)] {
+        let (one, two) = (node(&ca, own, Duration::from_millis(200)), node(&ca, peer, Duration::from_secs(20)));
+        let wakers = [Arc::default(), Arc::default()];
+        let (_senders, _gate) = {
+            let unreachable = node(&ca, peer, Duration::from_secs(20));
+            // Both ends are attached, but `two` is asked for nothing, and `unreachable` ends at once.
+            connect((&one, WorkerId(own)), (&unreachable, WorkerId(peer)), Generation(1), 1, &wakers)
+        };
+        wait_until("the report", || !one.events.lock().unwrap().is_empty());
+        let events = one.events.lock().unwrap();
+        assert!(matches!(&events[..], [ExchangeEvent::Lost { .. }]), "{events:?}");
+        drop(two);
+    }
+}
+
+#[test]
+fn a_worker_of_another_cluster_is_refused_by_both() {
+    let (ours, theirs) = (ca(), ca());
+    let (one, two) = (node(&ours, 1, Duration::from_secs(20)), node(&theirs, 2, Duration::from_secs(2)));
+    let wakers = [Arc::default(), Arc::default()];
+    let (_senders, _gate) = connect((&one, WorkerId(1)), (&two, WorkerId(2)), Generation(1), 1, &wakers);
+    for node in [&one, &two] {
+        wait_until("the report", || !node.events.lock().unwrap().is_empty());
+        let events = node.events.lock().unwrap();
+        assert!(matches!(&events[..], [ExchangeEvent::Lost { .. }]), "{events:?}");
+    }
+    let events = one.events.lock().unwrap();
+    let [ExchangeEvent::Lost { failure, .. }] = &events[..] else { panic!("{events:?}") };
+    assert!(failure.message.contains("refused"), "{failure}");
+}

@@ -7,11 +7,24 @@
 //! its deadline. Each has one control stream, which goes first, and lanes, which share what is left. Bytes of one stream
 //! arrive once and in order; streams overtake each other.
 //!
+//! | Look here for | module |
+//! |---|---|
+//! | QUIC: one connected UDP socket per peer | [`quic`] |
+//! | who a worker is to others, and whom it believes | [`identity`], [`tls`] |
+//! | the first bytes of a stream | [`hello`] |
+//! | what may be chosen | [`options`] |
+
+mod hello;
+pub mod identity;
+mod options;
+pub mod quic;
+mod tls;
 
 use std::{collections::VecDeque, net::SocketAddr, os::fd::RawFd, time::Instant};
 
 use bytes::Bytes;
 use millstream_model::id::WorkerId;
+pub use options::Options;
 
 /// One of the byte streams that each direction of a connection has.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
@@ -41,7 +54,8 @@ pub enum Closed {
     Locally,
     #[error("the peer has been silent for too long")]
     TimedOut,
-    #[error("the peer's identity was refused: {0}")]
+    /// One of the two does not believe the other: `of the peer: …` if it is this side, `by the peer: …` if it is the other.
+    #[error("an identity was refused {0}")]
     Refused(String),
     #[error("the connection has failed: {0}")]
     Failed(String),

@@ -1,0 +1,437 @@
+//! One peer: its QUIC connection and the socket that is connected to it.
+
+use std::{
+    cell::RefCell,
+    os::fd::{AsRawFd, RawFd},
+    rc::Rc,
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+use millstream_model::id::WorkerId;
+use quinn_proto::{
+    Connection as Machine, ConnectionError, ConnectionHandle, Dir, EndpointEvent, Event, StreamEvent,
+    TransportErrorCode,
+};
+use rustls::pki_types::CertificateDer;
+use tracing::debug;
+
+use super::{
+    endpoint::Shared,
+    socket::{Io, Socket, Train},
+    streams::{Incoming, Outgoing, StreamError},
+};
+use crate::transport::{Batch, Closed, Connection, Options, Path, Stream, Transport, hello::Hello, tls};
+
+/// System calls that one `receive` or `transmit` makes at most, so that other peers have their turn: 1 MiB.
+const RECEIVES_PER_TURN: usize = 4;
+const TRAINS_PER_TURN: usize = 16;
+/// However little the peer claims to hold.
+const WINDOW_BYTES_MIN: usize = 64 << 10;
+/// What control may always have queued. It is not counted against the window.
+const CONTROL_ROOM: usize = 1 << 20;
+/// What is queued beyond what congestion control lets go, so that it sees that more is wanted, and opens.
+const BEYOND_CONGESTION_BYTES: usize = 64 << 10;
+/// How long a peer may be silent after its machine has said that nobody listens there.
+const REFUSED_GRACE: Duration = Duration::from_millis(250);
+
+/// Who is at the other end.
+pub enum Peer {
+    Dialled(WorkerId),
+    /// Its certificate will tell.
+    Accepted {
+        cluster: String,
+    },
+}
+
+pub struct QuicConnection {
+    shared: Rc<RefCell<Shared>>,
+    handle: ConnectionHandle,
+    machine: Machine,
+    socket: Socket,
+    peer: Peer,
+    state: Connection,
+    /// Both sides believe each other, as far as this one knows; the peer's greeting is still to come.
+    verified: Option<WorkerId>,
+    outgoing: Outgoing,
+    incoming: Incoming,
+    /// The most bytes that may be kept, by what both sockets hold.
+    window: usize,
+    own_window: usize,
+    /// A train that found the socket full, and the memory it is in.
+    unsent: Option<Train>,
+    unsent_memory: Vec<u8>,
+    /// A budget has ended before the work did.
+    more_to_receive: bool,
+    more_to_send: bool,
+    drained: bool,
+    handshake_counted: bool,
+    refused: Option<Instant>,
+    timer: Option<Instant>,
+    now: Instant,
+}
+
+impl QuicConnection {
+    pub(super) fn new(
+        shared: Rc<RefCell<Shared>>,
+        handle: ConnectionHandle,
+        machine: Machine,
+        socket: Socket,
+        peer: Peer,
+        options: &Options,
+        now: Instant,
+    ) -> Self {
+        let window = options.window.min(socket.buffer() / 2);
+        QuicConnection {
+            shared,
+            handle,
+            machine,
+            socket,
+            peer,
+            state: Connection::Opening,
+            verified: None,
+            outgoing: Outgoing::new(options.lanes),
+            incoming: Incoming::default(),
+            window,
+            own_window: window,
+            unsent: None,
+            unsent_memory: Vec::new(),
+            more_to_receive: false,
+            more_to_send: false,
+            drained: false,
+            handshake_counted: true,
+            refused: None,
+            timer: None,
+            now,
+        }
+    }
+
+    fn is_closed(&self) -> bool {
+        matches!(self.state, Connection::Closed(_))
+    }
+
+    /// Once drained, the endpoint may give the handle to another.
+    fn live_handle(&self) -> Option<ConnectionHandle> {
+        (!self.drained).then_some(self.handle)
+    }
+
+    /// Delivers what has happened, to the endpoint and to this side's state.
+    fn pump(&mut self) {
+        while let Some(event) = self.machine.poll_endpoint_events() {
+            self.drained |= event.is_drained();
+            let answer = self.shared.borrow_mut().tell(self.handle, event);
+            if let Some(event) = answer {
+                self.machine.handle_event(event);
+            }
+        }
+        while let Some(event) = self.machine.poll() {
+            match event {
+                Event::Connected => self.connected(),
+                Event::ConnectionLost { reason } => self.lost(reason),
+                Event::Stream(StreamEvent::Opened { dir: Dir::Uni }) => {
+                    while let Some(id) = self.machine.streams().accept(Dir::Uni) {
+                        self.incoming.open(id);
+                    }
+                }
+                Event::Stream(StreamEvent::Readable { id }) => self.incoming.readable(id),
+                _ => {}
+            }
+        }
+        if let Err(error) = self.incoming.read_preambles(&mut self.machine) {
+            self.fail(&error);
+        }
+        self.open_if_greeted();
+        self.timer = self.machine.poll_timeout();
+    }
+
+    /// TLS has verified the peer's certificate.
+    fn connected(&mut self) {
+        let worker = match &self.peer {
+            Peer::Dialled(worker) => Ok(*worker),
+            Peer::Accepted { cluster } => {
+                let identity = self.machine.crypto_session().peer_identity();
+                let certificates = identity.and_then(|any| any.downcast::<Vec<CertificateDer>>().ok());
+                match certificates.as_ref().and_then(|certificates| certificates.first()) {
+                    Some(certificate) => tls::worker_of(certificate, cluster).map_err(|error| error.to_string()),
+                    None => Err("there is no certificate".to_owned()),
+                }
+            }
+        };
+        match worker {
+            Ok(worker) => {
+                self.verified = Some(worker);
+                let window = u32::try_from(self.own_window).unwrap_or(u32::MAX);
+                self.outgoing.greet(Hello { window, cipher: tls::preferred_cipher() });
+            }
+            // The verifier has looked at the same certificate.
+            Err(why) => self.end(Closed::Refused(format!("of the peer: {why}")), "your certificate is refused"),
+        }
+    }
+
+    fn open_if_greeted(&mut self) {
+        if let (Connection::Opening, Some(worker), Some(hello)) = (&self.state, self.verified, self.incoming.hello()) {
+            self.window = self.own_window.min((hello.window as usize).max(WINDOW_BYTES_MIN));
+            self.state = Connection::Open { peer: Some(worker) };
+            self.handshake_ended();
+        }
+    }
+
+    fn handshake_ended(&mut self) {
+        if std::mem::take(&mut self.handshake_counted) {
+            self.shared.borrow_mut().handshakes -= 1;
+        }
+    }
+
+    fn lost(&mut self, reason: ConnectionError) {
+        let closed = match reason {
+            ConnectionError::ApplicationClosed(close) => {
+                Closed::ByPeer(String::from_utf8_lossy(&close.reason).into_owned())
+            }
+            ConnectionError::ConnectionClosed(close) => {
+                let text = String::from_utf8_lossy(&close.reason).into_owned();
+                match refusal(close.error_code) {
+                    Some(words) => Closed::Refused(format!("by the peer: {words} ({text})")),
+                    None if close.error_code == TransportErrorCode::CONNECTION_REFUSED => {
+                        Closed::Failed("the peer cannot take another connection".to_owned())
+                    }
+                    None => Closed::ByPeer(close.to_string()),
+                }
+            }
+            ConnectionError::TransportError(error) => match refusal(error.code) {
+                Some(words) => Closed::Refused(format!("of the peer: {words} ({})", error.reason)),
+                None => Closed::Failed(error.to_string()),
+            },
+            ConnectionError::TimedOut => Closed::TimedOut,
+            ConnectionError::LocallyClosed => Closed::Locally,
+            ConnectionError::Reset => Closed::Failed("the peer does not know this connection any more".to_owned()),
+            error @ (ConnectionError::VersionMismatch | ConnectionError::CidsExhausted) => {
+                Closed::Failed(error.to_string())
+            }
+        };
+        self.closed(closed);
+    }
+
+    fn closed(&mut self, closed: Closed) {
+        if !self.is_closed() {
+            debug!(peer = %self.machine.remote_address(), %closed, "a connection has ended");
+            self.state = Connection::Closed(closed);
+            self.handshake_ended();
+            self.outgoing.clear();
+        }
+    }
+
+    /// The peer has done what it must not do.
+    fn fail(&mut self, error: &StreamError) {
+        let text = error.to_string();
+        self.end(Closed::Failed(text.clone()), &text);
+    }
+
+    /// Ends the connection from this side; `transmit` tells the peer.
+    fn end(&mut self, closed: Closed, reason: &str) {
+        if !self.is_closed() {
+            let code = if matches!(closed, Closed::Locally) { 0u32 } else { 1 };
+            self.machine.close(self.now, code.into(), Bytes::copy_from_slice(reason.as_bytes()));
+            self.closed(closed);
+            self.more_to_send = true;
+        }
+    }
+
+    /// The peer's machine says that nobody listens there. Anyone who guesses the ports can say so, hence the grace.
+    fn refused(&mut self) {
+        let silent_since = *self.refused.get_or_insert(self.now);
+        match (&self.state, &self.peer) {
+            (Connection::Opening, Peer::Dialled(_)) => {
+                let address = self.machine.remote_address();
+                self.end(Closed::Failed(format!("nobody listens at {address}")), "");
+            }
+            (Connection::Closed(_), _) => {}
+            _ if silent_since + REFUSED_GRACE <= self.now => {
+                self.end(Closed::Failed("nobody is there any more".to_owned()), "");
+            }
+            _ if silent_since == self.now => self.machine.ping(),
+            _ => {}
+        }
+    }
+
+    /// Sends a train, or keeps it until the socket has room again. Returns whether it has gone.
+    fn send(&mut self, train: Train) -> bool {
+        let outcome = {
+            let mut shared = self.shared.borrow_mut();
+            let outcome = self.socket.send(&train, &shared.transmit_memory);
+            if outcome == Io::WouldBlock {
+                std::mem::swap(&mut shared.transmit_memory, &mut self.unsent_memory);
+                self.unsent = Some(train);
+            }
+            outcome
+        };
+        if outcome == Io::Refused {
+            self.refused();
+        }
+        outcome != Io::WouldBlock
+    }
+
+    /// Sends what found the socket full. Returns whether nothing is left of it.
+    fn send_unsent(&mut self) -> bool {
+        let Some(train) = self.unsent else { return true };
+        let outcome = self.socket.send(&train, &self.unsent_memory);
+        if outcome != Io::WouldBlock {
+            self.unsent = None;
+        }
+        outcome != Io::WouldBlock
+    }
+}
+
+impl Transport for QuicConnection {
+    fn connection(&self) -> &Connection {
+        &self.state
+    }
+
+    fn receive(&mut self, now: Instant) {
+        self.now = now;
+        let mut arrived = false;
+        for _ in 0..RECEIVES_PER_TURN {
+            let outcome = {
+                let mut shared = self.shared.borrow_mut();
+                let handle = self.live_handle();
+                while let Some(event) = handle.and_then(|handle| shared.take_mail(handle)) {
+                    arrived = true;
+                    self.machine.handle_event(event);
+                }
+                let machine = &mut self.machine;
+                shared.receive(&self.socket, now, handle, &mut |event| {
+                    arrived = true;
+                    machine.handle_event(event);
+                })
+            };
+            self.more_to_receive = outcome == Io::More;
+            if outcome == Io::Refused {
+                self.refused();
+            }
+            if outcome == Io::WouldBlock {
+                break;
+            }
+        }
+        if arrived {
+            self.refused = None;
+        } else if self.refused.is_some() {
+            self.refused();
+        }
+        if self.timer.is_some_and(|due| due <= now) {
+            self.machine.handle_timeout(now);
+        }
+        self.pump();
+    }
+
+    fn read(&mut self, each: &mut dyn FnMut(Stream, &[u8])) {
+        // What arrived before the end may still be read.
+        if self.state == Connection::Opening {
+            return;
+        }
+        if let Err(error) = self.incoming.read(&mut self.machine, each) {
+            self.fail(&error);
+        }
+    }
+
+    fn room(&self, stream: Stream) -> usize {
+        match (&self.state, stream) {
+            (Connection::Closed(_), _) => 0,
+            (_, Stream::Control) => CONTROL_ROOM,
+            (_, Stream::Lane(_)) => {
+                let congestion = usize::try_from(self.machine.congestion_state().window()).unwrap_or(usize::MAX);
+                let sendable = congestion.saturating_add(congestion / 4).saturating_add(BEYOND_CONGESTION_BYTES);
+                self.window.min(sendable).saturating_sub(self.outgoing.kept_bytes())
+            }
+        }
+    }
+
+    fn write(&mut self, stream: Stream, batch: Batch) {
+        if !self.is_closed() {
+            self.outgoing.write(stream, batch);
+        }
+    }
+
+    fn transmit(&mut self, now: Instant) {
+        self.now = now;
+        if self.drained || !self.send_unsent() {
+            return;
+        }
+        if !self.is_closed()
+            && self.verified.is_some()
+            && let Err(error) = self.outgoing.flush(&mut self.machine)
+        {
+            self.fail(&error);
+        }
+        self.more_to_send = true;
+        for _ in 0..TRAINS_PER_TURN {
+            let datagrams = self.socket.datagrams_per_train(self.machine.current_mtu());
+            let train = {
+                let memory = &mut self.shared.borrow_mut().transmit_memory;
+                memory.clear();
+                self.machine.poll_transmit(now, datagrams, memory)
+            };
+            let Some(train) = train else {
+                self.more_to_send = false;
+                break;
+            };
+            if !self.send(train.into()) {
+                self.more_to_send = false;
+                break;
+            }
+        }
+        self.pump();
+    }
+
+    fn deadline(&self) -> Option<Instant> {
+        let mail = self.live_handle().is_some_and(|handle| self.shared.borrow().has_mail(handle));
+        if self.more_to_receive || self.more_to_send || mail {
+            return Some(self.now);
+        }
+        let silence = self.refused.filter(|_| !self.is_closed()).map(|since| since + REFUSED_GRACE);
+        [self.timer, silence].into_iter().flatten().min()
+    }
+
+    fn socket(&self) -> RawFd {
+        self.socket.as_raw_fd()
+    }
+
+    fn close(&mut self, now: Instant, reason: &str) {
+        self.now = now;
+        self.end(Closed::Locally, reason);
+        self.transmit(now);
+    }
+
+    fn path(&self) -> Path {
+        Path {
+            transport: "quic",
+            peer: self.machine.remote_address(),
+            mtu: self.machine.current_mtu(),
+            socket_buffer: self.socket.buffer(),
+            lost_packets: self.machine.stats().path.lost_packets,
+            // The dialling side's preference decides.
+            cipher: match (&self.peer, self.incoming.hello()) {
+                (Peer::Dialled(_), _) => Some(tls::preferred_cipher().to_owned()),
+                (Peer::Accepted { .. }, hello) => hello.map(|hello| hello.cipher.to_owned()),
+            },
+        }
+    }
+}
+
+impl Drop for QuicConnection {
+    /// Tells the peer, if that has not happened yet, and the endpoint.
+    fn drop(&mut self) {
+        if !self.is_closed() {
+            let now = self.now;
+            self.close(now, "the connection was dropped");
+        }
+        if !self.drained {
+            self.shared.borrow_mut().tell(self.handle, EndpointEvent::drained());
+        }
+    }
+}
+
+/// Puts an error code in words if it is a TLS alert about an identity.
+fn refusal(code: TransportErrorCode) -> Option<&'static str> {
+    const CRYPTO: u64 = 0x100; // RFC 9001, section 4.8
+    let alert = u64::from(code).checked_sub(CRYPTO)?;
+    tls::refusal(u8::try_from(alert).ok()?)
+}

@@ -1,0 +1,261 @@
+//! The endpoint that all connections of a listener share, and the socket where new peers arrive.
+
+use std::{
+    cell::RefCell,
+    collections::{HashMap, VecDeque},
+    io,
+    net::SocketAddr,
+    os::fd::{AsRawFd, RawFd},
+    rc::Rc,
+    sync::Arc,
+    time::Instant,
+};
+
+use bytes::BytesMut;
+use millstream_model::id::WorkerId;
+use quinn_proto::{ConnectionEvent, ConnectionHandle, DatagramEvent, Endpoint, EndpointEvent, Incoming};
+use tracing::{debug, warn};
+
+use super::{
+    config::Config,
+    connection::{Peer, QuicConnection},
+    socket::{Io, RECEIVE_BYTES, Socket, Train},
+};
+use crate::transport::{
+    Listener, Options, Transport,
+    identity::{self, Identity, IdentityError},
+};
+
+/// System calls that one `accept` makes at most, should somebody flood the socket.
+const RECEIVES_PER_ACCEPT: usize = 256;
+/// With so many handshakes under way, a new peer must first prove that its address is its own: each handshake has a
+/// socket, and addresses can be forged.
+const HANDSHAKES_MAX: usize = 64;
+
+/// What the connections of a listener have in common. One thread owns it.
+pub struct Shared {
+    pub endpoint: Endpoint,
+    /// What has arrived on another socket, for each connection that lives.
+    mail: HashMap<ConnectionHandle, VecDeque<ConnectionEvent>>,
+    arrivals: VecDeque<Incoming>,
+    pub handshakes: usize,
+    receive_memory: Vec<u8>,
+    pub transmit_memory: Vec<u8>,
+}
+
+impl Shared {
+    /// Takes in what one system call brings. Events of the connection `own` go to `each`, those of others to their mail.
+    pub fn receive(
+        &mut self,
+        socket: &Socket,
+        now: Instant,
+        own: Option<ConnectionHandle>,
+        each: &mut dyn FnMut(ConnectionEvent),
+    ) -> Io {
+        let mut memory = std::mem::take(&mut self.receive_memory);
+        let outcome = socket.receive(&mut memory, &mut |meta, train| {
+            let ecn = meta.ecn.and_then(|ecn| quinn_proto::EcnCodepoint::from_bits(ecn as u8));
+            // One copy for the whole train; decryption is done in place, and reassembly refers to it.
+            let mut train = BytesMut::from(train);
+            while !train.is_empty() {
+                let datagram = train.split_to(meta.stride.clamp(1, train.len()));
+                self.transmit_memory.clear();
+                let answer = &mut self.transmit_memory;
+                match self.endpoint.handle(now, meta.addr, meta.dst_ip, ecn, datagram, answer) {
+                    Some(DatagramEvent::ConnectionEvent(handle, event)) if Some(handle) == own => each(event),
+                    Some(DatagramEvent::ConnectionEvent(handle, event)) => {
+                        if let Some(mail) = self.mail.get_mut(&handle) {
+                            mail.push_back(event);
+                        }
+                    }
+                    Some(DatagramEvent::NewConnection(incoming)) => self.arrivals.push_back(incoming),
+                    Some(DatagramEvent::Response(answer)) => {
+                        socket.send(&answer.into(), &self.transmit_memory);
+                    }
+                    None => {}
+                }
+            }
+        });
+        self.receive_memory = memory;
+        outcome
+    }
+
+    pub fn has_mail(&self, handle: ConnectionHandle) -> bool {
+        self.mail.get(&handle).is_some_and(|mail| !mail.is_empty())
+    }
+
+    pub fn take_mail(&mut self, handle: ConnectionHandle) -> Option<ConnectionEvent> {
+        self.mail.get_mut(&handle)?.pop_front()
+    }
+
+    pub fn begin(&mut self, handle: ConnectionHandle) {
+        self.mail.insert(handle, VecDeque::new());
+        self.handshakes += 1;
+    }
+
+    /// The connection says something to the endpoint, which may answer.
+    pub fn tell(&mut self, handle: ConnectionHandle, event: EndpointEvent) -> Option<ConnectionEvent> {
+        if event.is_drained() {
+            self.mail.remove(&handle);
+        }
+        self.endpoint.handle_event(handle, event)
+    }
+}
+
+/// Accepts and dials QUIC connections. It and its connections belong to one thread.
+pub struct QuicListener {
+    shared: Rc<RefCell<Shared>>,
+    socket: Socket,
+    address: SocketAddr,
+    config: Config,
+    identity: Arc<Identity>,
+    options: Options,
+}
+
+impl QuicListener {
+    /// Listens at an address; port 0 takes any that is free.
+    ///
+    /// # Errors
+    /// If the address cannot be had, or the identity is of no use.
+    pub fn bind(address: SocketAddr, identity: Identity, options: Options) -> Result<Self, BindError> {
+        let config = Config::new(&identity, options.clone())?;
+        let listen = |error| BindError::Listen { address, error };
+        let socket = Socket::listen(address, options.socket_buffer).map_err(listen)?;
+        let address = socket.address().map_err(listen)?;
+        if socket.buffer() / 2 < options.window {
+            warn!(
+                granted_bytes = socket.buffer(),
+                wanted_bytes = options.socket_buffer,
+                "the UDP socket buffer is small, which limits throughput; raise net.core.rmem_max and net.core.wmem_max"
+            );
+        }
+        let shared = Shared {
+            endpoint: Endpoint::new(Arc::new(Config::endpoint()), Some(config.server()), true, None),
+            mail: HashMap::new(),
+            arrivals: VecDeque::new(),
+            handshakes: 0,
+            receive_memory: vec![0; RECEIVE_BYTES],
+            transmit_memory: Vec::new(),
+        };
+        let (shared, identity) = (Rc::new(RefCell::new(shared)), Arc::new(identity));
+        Ok(QuicListener { shared, socket, address, config, identity, options })
+    }
+
+    fn answer(&self, incoming: Incoming, now: Instant) -> Option<QuicConnection> {
+        let peer = incoming.remote_address();
+        let mut shared = self.shared.borrow_mut();
+        let shared = &mut *shared;
+        if shared.handshakes >= HANDSHAKES_MAX && !incoming.remote_address_validated() {
+            shared.transmit_memory.clear();
+            if let Ok(retry) = shared.endpoint.retry(incoming, &mut shared.transmit_memory) {
+                self.socket.send(&retry.into(), &shared.transmit_memory);
+            }
+            return None;
+        }
+        // The address that the peer knows, should this socket listen on all of them.
+        let local = match incoming.local_ip() {
+            Some(ip) if self.address.ip().is_unspecified() && ip.is_ipv4() == self.address.is_ipv4() => {
+                SocketAddr::new(ip, self.address.port())
+            }
+            _ => self.address,
+        };
+        let socket = match Socket::answer(local, peer, self.options.socket_buffer) {
+            Ok(socket) => socket,
+            Err(error) => {
+                warn!(%peer, %error, "a connection is refused: it cannot have a socket of its own");
+                shared.transmit_memory.clear();
+                let refusal = shared.endpoint.refuse(incoming, &mut shared.transmit_memory);
+                self.socket.send(&refusal.into(), &shared.transmit_memory);
+                return None;
+            }
+        };
+        let config = self.config.accept(peer.ip(), &socket);
+        shared.transmit_memory.clear();
+        match shared.endpoint.accept(incoming, now, &mut shared.transmit_memory, Some(config)) {
+            Ok((handle, connection)) => {
+                shared.begin(handle);
+                let peer = Peer::Accepted { cluster: self.identity.cluster.clone() };
+                let shared = Rc::clone(&self.shared);
+                Some(QuicConnection::new(shared, handle, connection, socket, peer, &self.options, now))
+            }
+            Err(error) => {
+                debug!(%peer, error = %error.cause, "somebody's first packet is of no use");
+                if let Some(answer) = error.response {
+                    self.socket.send(&Train::from(answer), &shared.transmit_memory);
+                }
+                None
+            }
+        }
+    }
+}
+
+/// A listener could not be made.
+#[derive(Debug, thiserror::Error)]
+pub enum BindError {
+    #[error("cannot listen at {address}")]
+    Listen {
+        address: SocketAddr,
+        #[source]
+        error: io::Error,
+    },
+    #[error("cannot prove who this worker is")]
+    Identity(#[from] IdentityError),
+}
+
+impl Listener for QuicListener {
+    fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    fn accept(&mut self, now: Instant) -> Vec<Box<dyn Transport>> {
+        let mut accepted: Vec<Box<dyn Transport>> = Vec::new();
+        for _ in 0..RECEIVES_PER_ACCEPT {
+            let outcome = self.shared.borrow_mut().receive(&self.socket, now, None, &mut |_| {});
+            // A new connection may have received another's first packet before its socket was connected.
+            while let Some(incoming) = { self.shared.borrow_mut().arrivals.pop_front() } {
+                if let Some(mut connection) = self.answer(incoming, now) {
+                    connection.receive(now);
+                    connection.transmit(now);
+                    accepted.push(Box::new(connection));
+                }
+            }
+            if outcome == Io::WouldBlock {
+                break;
+            }
+        }
+        accepted
+    }
+
+    fn connect(&mut self, now: Instant, peer: WorkerId, address: SocketAddr) -> io::Result<Box<dyn Transport>> {
+        let socket = Socket::dial(address, self.options.socket_buffer)?;
+        let config = self.config.connect(address.ip(), &socket);
+        let name = identity::name(peer, &self.identity.cluster);
+        let mut shared = self.shared.borrow_mut();
+        let (handle, connection) = shared
+            .endpoint
+            .connect(now, config, address, &name)
+            .map_err(|error| io::Error::other(error.to_string()))?;
+        shared.begin(handle);
+        drop(shared);
+        let shared = Rc::clone(&self.shared);
+        let peer = Peer::Dialled(peer);
+        let mut connection = QuicConnection::new(shared, handle, connection, socket, peer, &self.options, now);
+        connection.transmit(now);
+        Ok(Box::new(connection))
+    }
+
+    fn socket(&self) -> RawFd {
+        self.socket.as_raw_fd()
+    }
+}
+
+impl Drop for QuicListener {
+    fn drop(&mut self) {
+        let mut shared = self.shared.borrow_mut();
+        let shared = &mut *shared;
+        shared.endpoint.set_server_config(None);
+        for incoming in shared.arrivals.drain(..) {
+            shared.endpoint.ignore(incoming);
+        }
+    }
+}

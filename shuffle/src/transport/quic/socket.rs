@@ -1,0 +1,190 @@
+//! One UDP socket: made with large buffers, read and written in trains of datagrams.
+
+use std::{
+    array, io,
+    io::{ErrorKind, IoSliceMut},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket},
+    os::fd::{AsRawFd, RawFd},
+};
+
+use nix::sys::socket::{getsockopt, setsockopt, sockopt};
+use quinn_proto::EcnCodepoint;
+use quinn_udp::{RecvMeta, Transmit, UdpSocketState};
+use socket2::{Domain, Protocol, Socket as RawSocket, Type};
+
+use super::config::DATAGRAM_BYTES_MAX;
+
+/// Trains that one system call takes in.
+const TRAINS_PER_RECEIVE: usize = 4;
+const TRAIN_BYTES_MAX: usize = 1 << 16;
+/// The longest train that kernels of any age send.
+const DATAGRAMS_PER_TRAIN: usize = 64;
+
+/// The memory that `receive` needs; one serves many sockets.
+pub const RECEIVE_BYTES: usize = TRAINS_PER_RECEIVE * TRAIN_BYTES_MAX;
+
+pub struct Socket {
+    socket: UdpSocket,
+    state: UdpSocketState,
+    /// The smaller of the two buffers that the kernel has granted, as it counts.
+    buffer: usize,
+}
+
+/// How a system call has ended.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Io {
+    /// There may be more to do.
+    More,
+    /// The socket is empty, or full. It will say when that changes.
+    WouldBlock,
+    /// The peer's machine says that nobody listens there. Nothing was received or sent.
+    Refused,
+}
+
+/// Datagrams to one receiver, all of the same length but the last.
+#[derive(Clone, Copy, Debug)]
+pub struct Train {
+    pub destination: SocketAddr,
+    pub bytes: usize,
+    pub datagram_bytes: Option<usize>,
+    pub ecn: Option<EcnCodepoint>,
+}
+
+impl From<quinn_proto::Transmit> for Train {
+    fn from(transmit: quinn_proto::Transmit) -> Self {
+        Train {
+            destination: transmit.destination,
+            bytes: transmit.size,
+            datagram_bytes: transmit.segment_size,
+            ecn: transmit.ecn,
+        }
+    }
+}
+
+impl Socket {
+    /// For everyone who has no socket of their own yet.
+    pub fn listen(address: SocketAddr, buffer: usize) -> io::Result<Self> {
+        let socket = RawSocket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP))?;
+        socket.bind(&address.into())?;
+        // Only now: sockets that share from the start may be given the same free port as another worker's.
+        socket.set_reuse_port(true)?;
+        Socket::with_buffer(socket, buffer)
+    }
+
+    /// For one peer that has written to the listener: shares the listener's address.
+    pub fn answer(local: SocketAddr, peer: SocketAddr, buffer: usize) -> io::Result<Self> {
+        let socket = RawSocket::new(Domain::for_address(local), Type::DGRAM, Some(Protocol::UDP))?;
+        socket.set_reuse_port(true)?;
+        socket.bind(&local.into())?;
+        socket.connect(&peer.into())?;
+        Socket::with_buffer(socket, buffer)
+    }
+
+    /// For one peer that is about to be dialled.
+    pub fn dial(peer: SocketAddr, buffer: usize) -> io::Result<Self> {
+        let socket = RawSocket::new(Domain::for_address(peer), Type::DGRAM, Some(Protocol::UDP))?;
+        let unspecified = match peer {
+            SocketAddr::V4(_) => IpAddr::from(Ipv4Addr::UNSPECIFIED),
+            SocketAddr::V6(_) => IpAddr::from(Ipv6Addr::UNSPECIFIED),
+        };
+        socket.bind(&SocketAddr::new(unspecified, 0).into())?;
+        socket.connect(&peer.into())?;
+        Socket::with_buffer(socket, buffer)
+    }
+
+    fn with_buffer(socket: RawSocket, bytes: usize) -> io::Result<Self> {
+        let socket = UdpSocket::from(socket);
+        let state = UdpSocketState::new((&socket).into())?;
+        let half = bytes / 2; // the kernel doubles what it is told
+        // Beyond the system's limit with the privilege, else up to it.
+        if setsockopt(&socket, sockopt::RcvBufForce, &half).is_err() {
+            setsockopt(&socket, sockopt::RcvBuf, &half)?;
+        }
+        if setsockopt(&socket, sockopt::SndBufForce, &half).is_err() {
+            setsockopt(&socket, sockopt::SndBuf, &half)?;
+        }
+        let buffer = getsockopt(&socket, sockopt::RcvBuf)?.min(getsockopt(&socket, sockopt::SndBuf)?);
+        Ok(Socket { socket, state, buffer })
+    }
+
+    pub fn address(&self) -> io::Result<SocketAddr> {
+        self.socket.local_addr()
+    }
+
+    pub fn buffer(&self) -> usize {
+        self.buffer
+    }
+
+    /// The MTU of the interface that leads to the peer. Connected sockets only.
+    pub fn interface_mtu(&self) -> u16 {
+        // IPv6 has an option of its own, which nobody wraps; the least that it guarantees will do until discovery.
+        let mtu =
+            getsockopt(&self.socket, sockopt::IpMtu).unwrap_or(if self.is_ipv6() { u16::MAX.into() } else { 1_500 });
+        u16::try_from(mtu).unwrap_or(u16::MAX)
+    }
+
+    fn is_ipv6(&self) -> bool {
+        self.address().is_ok_and(|address| address.is_ipv6())
+    }
+
+    /// How many datagrams of a size fit into a train.
+    pub fn datagrams_per_train(&self, datagram_bytes: u16) -> usize {
+        let fitting = usize::from(DATAGRAM_BYTES_MAX) / usize::from(datagram_bytes.max(1));
+        fitting.min(DATAGRAMS_PER_TRAIN).min(self.state.max_gso_segments()).max(1)
+    }
+
+    /// Takes in what one system call brings; `memory` holds `RECEIVE_BYTES`.
+    pub fn receive(&self, memory: &mut [u8], each: &mut dyn FnMut(&RecvMeta, &[u8])) -> Io {
+        let mut trains = memory.chunks_exact_mut(TRAIN_BYTES_MAX);
+        let mut trains: [IoSliceMut; TRAINS_PER_RECEIVE] =
+            array::from_fn(|_| IoSliceMut::new(trains.next().expect("the memory holds all trains")));
+        let mut metas = [RecvMeta::default(); TRAINS_PER_RECEIVE];
+        let received = match self.state.recv((&self.socket).into(), &mut trains, &mut metas) {
+            Ok(received) => received,
+            Err(error) if error.kind() == ErrorKind::ConnectionRefused => return Io::Refused,
+            // Errors of earlier datagrams are reported here, too; QUIC notices what is missing.
+            Err(error) if error.kind() != ErrorKind::WouldBlock => return Io::More,
+            Err(_) => return Io::WouldBlock,
+        };
+        for (train, meta) in trains.iter().zip(&metas[..received]) {
+            each(meta, &train[..meta.len]);
+        }
+        if received < TRAINS_PER_RECEIVE { Io::WouldBlock } else { Io::More }
+    }
+
+    /// Sends a train. What cannot be sent for any reason but a full socket is lost, as UDP may lose it.
+    pub fn send(&self, train: &Train, memory: &[u8]) -> Io {
+        let contents = &memory[..train.bytes];
+        match self.send_once(train, contents, train.datagram_bytes) {
+            Ok(()) => Io::More,
+            Err(error) if error.kind() == ErrorKind::WouldBlock => Io::WouldBlock,
+            // The answer to an earlier datagram; this one was not sent.
+            Err(error) if error.kind() == ErrorKind::ConnectionRefused => {
+                let _ = self.send_once(train, contents, train.datagram_bytes);
+                Io::Refused
+            }
+            // The interface cannot split trains, so they are split here; `datagrams_per_train` is 1 from now on.
+            Err(_) if train.datagram_bytes.is_some() => {
+                for datagram in contents.chunks(train.datagram_bytes.unwrap_or(contents.len())) {
+                    let _ = self.send_once(train, datagram, None);
+                }
+                Io::More
+            }
+            // Most often a probe for a larger MTU, which the interface is too small for.
+            Err(_) => Io::More,
+        }
+    }
+
+    fn send_once(&self, train: &Train, contents: &[u8], datagram_bytes: Option<usize>) -> io::Result<()> {
+        let ecn = train.ecn.and_then(|ecn| quinn_udp::EcnCodepoint::from_bits(ecn as u8));
+        let transmit =
+            Transmit { destination: train.destination, ecn, contents, segment_size: datagram_bytes, src_ip: None };
+        self.state.try_send((&self.socket).into(), &transmit)
+    }
+}
+
+impl AsRawFd for Socket {
+    fn as_raw_fd(&self) -> RawFd {
+        self.socket.as_raw_fd()
+    }
+}
