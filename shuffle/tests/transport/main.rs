@@ -1,0 +1,87 @@
+//! Connections over real sockets, the same tests over each transport.
+
+#![allow(clippy::disallowed_methods, reason = "the tests drive sockets, so they own the clock")]
+
+mod net;
+
+use std::collections::BTreeSet;
+
+use millstream_model::id::WorkerId;
+use millstream_shuffle::transport::{Options, Stream};
+use net::{Kind, Link, Net};
+use nix::sys::socket::{SockaddrIn, getpeername, getsockname};
+
+/// Makes a test of each function for each kind of transport.
+macro_rules! over {
+    ([$($module:ident),*] $tests:tt) => { $(over! { @ $module $tests })* };
+    (@ $module:ident { $($test:ident,)* }) => {
+        mod $module {
+            use super::Kind;
+            $(#[test] fn $test() { super::$test(Kind::$module()) })*
+        }
+    };
+}
+
+over! { [quic] {
+    bytes_of_all_streams_arrive_complete_and_in_order_both_ways,
+    one_lane_alone_carries_everything,
+    each_of_eight_peers_has_a_socket_of_its_own,
+} }
+
+fn streams(lanes: u8) -> impl Iterator<Item = Stream> {
+    (0..lanes).map(Stream::Lane).chain([Stream::Control])
+}
+
+fn bytes_of_all_streams_arrive_complete_and_in_order_both_ways(kind: Kind) {
+    let mut net = Net::pair(kind, &Options::default());
+    for node in [0, 1] {
+        for stream in streams(16) {
+            net.link(node, 0).send(stream, 3_000_017);
+        }
+    }
+    net.until(|net| net.all_links(2, |link| link.received_bytes() == 17 * 3_000_017));
+    assert!(net.links().all(|link| link.received.values().all(|&bytes| bytes == 3_000_017)));
+    eprintln!("{:?}", net.link(0, 0).transport.path());
+}
+
+fn one_lane_alone_carries_everything(kind: Kind) {
+    let mut net = Net::pair(kind, &Options { lanes: 1, ..Options::default() });
+    net.link(0, 0).send(Stream::Lane(0), 50_000_000);
+    net.until(|net| net.link(1, 0).received_bytes() == 50_000_000);
+}
+
+fn each_of_eight_peers_has_a_socket_of_its_own(kind: Kind) {
+    let mut net = Net::of_workers(kind, 9, &Options::default());
+    for peer in 1..9 {
+        net.dial(peer, 0);
+    }
+    net.until(|net| net.all_links(16, Link::is_open));
+    let listener = &net.nodes[0].listener;
+    let local: BTreeSet<String> = net.nodes[0]
+        .links
+        .iter()
+        .map(|link| getsockname::<SockaddrIn>(link.transport.socket()).expect("it is open").to_string())
+        .collect();
+    assert_eq!(local, BTreeSet::from([listener.address().to_string()]));
+    let peers: BTreeSet<String> = net.nodes[0]
+        .links
+        .iter()
+        .map(|link| getpeername::<SockaddrIn>(link.transport.socket()).expect("it is connected").to_string())
+        .collect();
+    let dialled: BTreeSet<String> = net.nodes[1..]
+        .iter()
+        .map(|node| getsockname::<SockaddrIn>(node.links[0].transport.socket()).expect("it is open").to_string())
+        .collect();
+    assert_eq!(peers, dialled);
+    if kind.proves_identity() {
+        let known: BTreeSet<_> = net.nodes[0].links.iter().map(Link::peer).collect();
+        assert_eq!(known, (1..9).map(|worker| Some(WorkerId(worker))).collect());
+        assert!(net.nodes[1..].iter().all(|node| node.links[0].peer() == Some(WorkerId(0))));
+    }
+    for node in 0..9 {
+        for link in &mut net.nodes[node].links {
+            streams(16).for_each(|stream| link.send(stream, 100_000));
+        }
+    }
+    net.until(|net| net.all_links(16, |link| link.received_bytes() == 1_700_000));
+}
