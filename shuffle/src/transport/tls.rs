@@ -89,7 +89,7 @@ pub fn refusal(alert: u8) -> Option<&'static str> {
         45 => "the certificate has expired, or the clocks of the two machines differ",
         46 | 49 => "the certificate is not one of a worker of this cluster",
         48 => "the certificate was signed by the authority of another cluster",
-        51 => "the certificate does not belong to the key",
+        51 => "a signature is wrong: the authority only has the same name, or the key is another's",
         116 => "there is no certificate",
         _ => return None,
     })

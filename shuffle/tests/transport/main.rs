@@ -3,8 +3,11 @@
 #![allow(clippy::disallowed_methods, reason = "the tests drive sockets, so they own the clock")]
 
 mod net;
+mod proxy;
+mod trouble;
+mod trust;
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, time::Duration};
 
 use millstream_model::id::WorkerId;
 use millstream_shuffle::transport::{Options, Stream};
@@ -13,19 +16,23 @@ use nix::sys::socket::{SockaddrIn, getpeername, getsockname};
 
 /// Makes a test of each function for each kind of transport.
 macro_rules! over {
-    ([$($module:ident),*] $tests:tt) => { $(over! { @ $module $tests })* };
+    ([$($module:ident),*] $tests:tt) => { $($crate::over! { @ $module $tests })* };
     (@ $module:ident { $($test:ident,)* }) => {
         mod $module {
-            use super::Kind;
-            $(#[test] fn $test() { super::$test(Kind::$module()) })*
+            $(#[test] fn $test() { super::$test($crate::Kind::$module()) })*
         }
     };
 }
+
+pub(crate) use over;
 
 over! { [quic] {
     bytes_of_all_streams_arrive_complete_and_in_order_both_ways,
     one_lane_alone_carries_everything,
     each_of_eight_peers_has_a_socket_of_its_own,
+    a_crowd_of_peers_that_dial_at_once_is_let_in,
+    control_overtakes_the_data_of_lanes,
+    queued_data_never_fills_more_than_the_window,
 } }
 
 fn streams(lanes: u8) -> impl Iterator<Item = Stream> {
@@ -84,4 +91,47 @@ fn each_of_eight_peers_has_a_socket_of_its_own(kind: Kind) {
         }
     }
     net.until(|net| net.all_links(16, |link| link.received_bytes() == 1_700_000));
+}
+
+fn a_crowd_of_peers_that_dial_at_once_is_let_in(kind: Kind) {
+    let mut net = Net::of_workers(kind, 2, &Options::default());
+    for _ in 0..100 {
+        net.dial(0, 1);
+    }
+    net.until(|net| net.all_links(200, Link::is_open));
+    for link in 0..100 {
+        net.link(0, link).send(Stream::Lane(3), 10_000);
+    }
+    net.until(|net| net.nodes[1].links.iter().all(|link| link.received_bytes() == 10_000));
+}
+
+fn control_overtakes_the_data_of_lanes(kind: Kind) {
+    let mut net = Net::pair(kind, &Options::default());
+    net.nodes[1].paused = true;
+    // Far more than there is room for, and than congestion control lets go at first.
+    for lane in 0..16 {
+        net.write_now(0, 0, Stream::Lane(lane), 1 << 20);
+    }
+    net.write_now(0, 0, Stream::Control, 50_000);
+    net.nodes[1].paused = false;
+    net.until(|net| net.link(1, 0).received_bytes() == (16 << 20) + 50_000);
+    let log = &net.link(1, 0).log;
+    let last = log.iter().rposition(|(stream, _)| *stream == Stream::Control).expect("it has arrived");
+    let before: usize = log[..last].iter().map(|(_, bytes)| bytes).sum();
+    assert!(before < 6 << 20, "{before} bytes were before control");
+}
+
+fn queued_data_never_fills_more_than_the_window(kind: Kind) {
+    let options = Options { window: 300_000, ..Options::default() };
+    let mut net = Net::pair(kind, &options);
+    net.nodes[1].paused = true;
+    net.link(0, 0).send(Stream::Lane(0), 40_000_000);
+    net.drive(Duration::from_millis(50));
+    let sent = net.link(0, 0).sent[&Stream::Lane(0)];
+    let most = kind.kernel_bytes() + 300_000 + (1 << 17); // the last batch may exceed the room
+    assert!((100_000..most).contains(&sent), "{sent} bytes were taken");
+    assert_eq!(net.link(0, 0).transport.room(Stream::Lane(7)), 0);
+    assert!(net.link(0, 0).transport.room(Stream::Control) > 100_000);
+    net.nodes[1].paused = false;
+    net.until(|net| net.link(1, 0).received_bytes() == 40_000_000);
 }

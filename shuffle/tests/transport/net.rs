@@ -34,6 +34,13 @@ impl Kind {
         self == Kind::Quic
     }
 
+    /// What the kernel takes beyond the window, and nothing overtakes.
+    pub fn kernel_bytes(self) -> u64 {
+        match self {
+            Kind::Quic => 0,
+        }
+    }
+
     pub fn listen(self, identity: Identity, options: Options) -> Box<dyn Listener> {
         let address = SocketAddr::from(([127, 0, 0, 1], 0));
         match self {

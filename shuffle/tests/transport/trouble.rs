@@ -1,0 +1,193 @@
+//! Paths that lose, peers that vanish, and strangers that write nonsense.
+
+use std::{
+    net::{SocketAddr, UdpSocket},
+    os::fd::RawFd,
+    time::{Duration, Instant},
+};
+
+use fastrand::Rng;
+use millstream_model::id::WorkerId;
+use millstream_shuffle::transport::{Closed, Options, Stream};
+use nix::sys::socket::{MsgFlags, send};
+
+use crate::{
+    net::{Kind, Link, Net},
+    proxy::{Proxy, Weather},
+    streams,
+};
+
+fn impatient() -> Options {
+    Options { keep_alive: Duration::from_millis(100), idle_timeout: Duration::from_millis(700), ..Options::default() }
+}
+
+pub fn a_peer_learns_why_the_connection_was_closed(kind: Kind) {
+    let mut net = Net::pair(kind, &Options::default());
+    net.link(0, 0).send(Stream::Control, 1000);
+    net.until(|net| net.link(1, 0).received_bytes() == 1000);
+    net.link(1, 0).transport.close(Instant::now(), "the job is finished");
+    assert_eq!(net.link(1, 0).closed(), Some(&Closed::Locally));
+    net.until(|net| net.link(0, 0).closed().is_some());
+    assert_eq!(net.link(0, 0).closed(), Some(&Closed::ByPeer("the job is finished".to_owned())));
+}
+
+pub fn a_dropped_connection_ends_for_the_peer(kind: Kind) {
+    let mut net = Net::pair(kind, &Options::default());
+    net.nodes[1].links.clear();
+    net.until(|net| net.link(0, 0).closed().is_some());
+    assert!(matches!(net.link(0, 0).closed(), Some(Closed::ByPeer(_))));
+}
+
+pub fn a_silent_peer_is_given_up(kind: Kind) {
+    let mut net = Net::pair(kind, &impatient());
+    net.nodes[1].paused = true;
+    let start = Instant::now();
+    net.link(0, 0).send(Stream::Lane(1), 100_000);
+    net.until(|net| net.link(0, 0).closed().is_some());
+    assert_eq!(net.link(0, 0).closed(), Some(&Closed::TimedOut));
+    assert!(start.elapsed() >= Duration::from_millis(500) && start.elapsed() < Duration::from_secs(3));
+}
+
+pub fn an_idle_connection_is_kept(kind: Kind) {
+    let mut net = Net::pair(kind, &impatient());
+    net.drive(Duration::from_millis(1500));
+    assert!(net.all_links(2, Link::is_open));
+}
+
+pub fn nobody_at_the_address_is_noticed_at_once(kind: Kind) {
+    let mut net = Net::of_workers(kind, 2, &Options::default());
+    let vacant = net.nodes.pop().expect("there are two").listener.address();
+    let start = Instant::now();
+    net.dial_at(0, WorkerId(1), vacant);
+    net.until(|net| net.link(0, 0).closed().is_some());
+    assert!(start.elapsed() < Duration::from_secs(1));
+    assert!(matches!(net.link(0, 0).closed(), Some(Closed::Failed(_))));
+}
+
+#[test]
+fn a_rough_path_loses_nothing() {
+    let seed = 0x5eed;
+    let mut net = Net::of_workers(Kind::Quic, 2, &Options::default());
+    let proxy = Proxy::to(net.nodes[1].listener.address(), seed);
+    proxy.weather(Weather::Rough);
+    net.dial_at(0, WorkerId(1), proxy.address);
+    net.until(|net| net.all_links(2, Link::is_open));
+    for node in [0, 1] {
+        for stream in streams(16) {
+            net.link(node, 0).send(stream, 400_000);
+        }
+    }
+    net.until(|net| net.all_links(2, |link| link.received_bytes() == 17 * 400_000));
+    let path = net.link(0, 0).transport.path();
+    assert!(path.lost_packets > 0, "the path was not rough: {path:?}");
+}
+
+#[test]
+fn a_dark_path_is_given_up() {
+    let mut net = Net::of_workers(Kind::Quic, 2, &impatient());
+    let proxy = Proxy::to(net.nodes[1].listener.address(), 1);
+    net.dial_at(0, WorkerId(1), proxy.address);
+    net.until(|net| net.all_links(2, Link::is_open));
+    proxy.weather(Weather::Dark);
+    net.until(|net| net.all_links(2, |link| link.closed().is_some()));
+    assert!(net.links().all(|link| link.closed() == Some(&Closed::TimedOut)));
+}
+
+#[test]
+fn a_short_darkness_is_survived() {
+    let mut net = Net::of_workers(Kind::Quic, 2, &impatient());
+    let proxy = Proxy::to(net.nodes[1].listener.address(), 1);
+    net.dial_at(0, WorkerId(1), proxy.address);
+    net.until(|net| net.all_links(2, Link::is_open));
+    net.link(0, 0).send(Stream::Lane(0), 20_000_000);
+    net.until(|net| net.link(1, 0).received_bytes() > 1_000_000);
+    proxy.weather(Weather::Dark);
+    net.drive(Duration::from_millis(200));
+    proxy.weather(Weather::Clear);
+    net.until(|net| net.link(1, 0).received_bytes() == 20_000_000);
+}
+
+/// The other worker has restarted at the same address, or forgotten the connection, and its last words were lost.
+#[test]
+fn a_forgotten_connection_is_reset() {
+    let mut net = Net::of_workers(Kind::Quic, 2, &Options::default());
+    let proxy = Proxy::to(net.nodes[1].listener.address(), 1);
+    net.dial_at(0, WorkerId(1), proxy.address);
+    net.until(|net| net.all_links(2, Link::is_open));
+    proxy.weather(Weather::Mute);
+    net.nodes[1].links.clear();
+    net.drive(Duration::from_millis(50));
+    proxy.weather(Weather::Clear);
+    net.link(0, 0).send(Stream::Lane(0), 1000);
+    net.until(|net| net.link(0, 0).closed().is_some());
+    let text = net.link(0, 0).closed().expect("it is closed").to_string();
+    assert!(text.contains("does not know this connection any more"), "{text}");
+}
+
+/// A worker's process has ended without a word: its machine says so.
+#[test]
+fn a_dead_peer_is_noticed_long_before_the_timeout() {
+    let mut net = Net::pair(Kind::Quic, &Options::default());
+    let dead = net.nodes.pop().expect("there are two");
+    for link in &dead.links {
+        // SAFETY: nobody uses the descriptor any more; its owner is forgotten below.
+        drop(unsafe { owned(link.transport.socket()) });
+    }
+    // SAFETY: as above.
+    drop(unsafe { owned(dead.listener.socket()) });
+    std::mem::forget(dead);
+    let start = Instant::now();
+    net.link(0, 0).send(Stream::Lane(0), 1000);
+    net.until(|net| net.link(0, 0).closed().is_some());
+    assert!(start.elapsed() < Duration::from_secs(2));
+    assert_eq!(net.link(0, 0).closed(), Some(&Closed::Failed("nobody is there any more".to_owned())));
+}
+
+/// # Safety
+/// The descriptor is open, and nobody else closes it.
+unsafe fn owned(socket: RawFd) -> std::os::fd::OwnedFd {
+    use std::os::fd::FromRawFd;
+    // SAFETY: the caller vouches for it.
+    unsafe { std::os::fd::OwnedFd::from_raw_fd(socket) }
+}
+
+#[test]
+fn garbage_does_no_harm() {
+    let mut net = Net::pair(Kind::Quic, &Options::default());
+    let mut rng = Rng::with_seed(3);
+    let stranger = UdpSocket::bind("127.0.0.1:0").expect("loopback has a free port");
+    let listeners: Vec<SocketAddr> = net.nodes.iter().map(|node| node.listener.address()).collect();
+    for node in [0, 1] {
+        net.link(node, 0).send(Stream::Lane(2), 20_000_000);
+    }
+    while net.links().any(|link| link.received_bytes() < 20_000_000) {
+        let mut garbage = vec![0; rng.usize(0..2000)];
+        rng.fill(&mut garbage);
+        if let Some(first) = garbage.first_mut() {
+            // Long headers of the real version now and then.
+            *first |= 0x40 | rng.u8(..) << 7;
+        }
+        if rng.bool() && garbage.len() > 5 {
+            garbage[1..5].copy_from_slice(&[0, 0, 0, 1]);
+        }
+        for listener in &listeners {
+            stranger.send_to(&garbage, listener).expect("loopback takes it");
+        }
+        // From the very address of the peer, too. A full buffer is no harm either.
+        for node in [0, 1] {
+            let _ = send(net.link(node, 0).transport.socket(), &garbage, MsgFlags::MSG_DONTWAIT);
+        }
+        net.turn();
+    }
+    assert_eq!(net.links().count(), 2);
+    net.dial(0, 1);
+    net.until(|net| net.all_links(4, Link::is_open));
+}
+
+crate::over! { [quic] {
+    a_peer_learns_why_the_connection_was_closed,
+    a_dropped_connection_ends_for_the_peer,
+    a_silent_peer_is_given_up,
+    an_idle_connection_is_kept,
+    nobody_at_the_address_is_noticed_at_once,
+} }
