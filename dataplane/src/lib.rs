@@ -12,6 +12,7 @@
 //! |---|---|
 //! | deployments, triggers, cancellation | [`worker`] |
 //! | the channels of a deployment | `wiring` |
+//! | who a worker is to others | `network` |
 //! | the loop of a slot | `slot_thread` |
 //! | one subtask: its life, its steps | `task` |
 //! | reading channels: watermarks, barriers, ends | `input`, [`barrier`], [`watermark`] |
@@ -27,6 +28,7 @@ mod clock;
 mod coordinator;
 mod input;
 mod metrics;
+mod network;
 mod output;
 mod panics;
 mod processors;
@@ -39,4 +41,6 @@ pub mod watermark;
 mod wiring;
 pub mod worker;
 
+pub use millstream_shuffle::transport::identity::{ClusterCa, IdentityError};
+pub use network::{Network, NetworkSetup};
 pub use worker::{Worker, WorkerConfig};

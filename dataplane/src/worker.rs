@@ -2,7 +2,6 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
-    fmt,
     sync::Arc,
     thread::{self, JoinHandle},
     time::Duration,
@@ -20,7 +19,7 @@ use millstream_model::{
     state::ExecutionState,
 };
 use millstream_shuffle::{
-    exchange::{Exchange, ExchangeConfig, ExchangeEvent, Listen, PeerLine},
+    exchange::{Exchange, ExchangeEvent, PeerLine},
     wire::message::{CoordinatorEvent, Direction},
 };
 use millstream_storage::{CheckpointDirectory, local_path};
@@ -29,6 +28,7 @@ use tokio::runtime::Runtime;
 use crate::{
     coordinator::{self, CoordinatorLine, CoordinatorMail, CoordinatorParts, CoordinatorSnapshot, SubtaskLine},
     metrics::TaskCounters,
+    network::Network,
     output::Limits,
     processors::Processors,
     report::Reporter,
@@ -42,26 +42,12 @@ use crate::{
 /// Between two reports of counters.
 const METRICS_INTERVAL: Duration = Duration::from_millis(500);
 
-/// How a worker takes part in the network between workers.
-pub struct Network {
-    pub exchange: ExchangeConfig,
-    /// Makes its listener.
-    pub listen: Listen,
-    /// Whether every peer has to prove who it is, over an encrypted connection.
-    pub is_authenticated: bool,
-}
-
-impl fmt::Debug for Network {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Network { exchange, is_authenticated, .. } = self;
-        f.debug_struct("Network").field("exchange", exchange).field("is_authenticated", is_authenticated).finish()
-    }
-}
-
 /// What a worker is.
 #[derive(Debug)]
 pub struct WorkerConfig {
     pub worker: WorkerId,
+    /// How many it offers.
+    pub slots: u32,
     /// The SHA-256 of this executable in hexadecimal digits; job graphs of other executables are refused. `None` if it
     /// runs only what this process has planned.
     pub artifact: Option<String>,
@@ -89,7 +75,7 @@ impl Worker {
             .map_err(|cause| Failure::new(format!("the I/O runtime could not be started: {cause}")))?;
         let (commands, receiver) = unbounded();
         let (exchange_events, from_exchange) = unbounded();
-        let WorkerConfig { worker, artifact, network } = config;
+        let WorkerConfig { worker, slots, artifact, network } = config;
         let exchange = network.map(|Network { exchange, listen, is_authenticated }| {
             // The worker outlives its exchange but for the moment in which it ends.
             let on_event = move |event| drop(exchange_events.send(event));
@@ -98,11 +84,15 @@ impl Worker {
             let origin = if is_authenticated { Origin::Network } else { Origin::Unproved };
             Ok::<_, Failure>((exchange, origin))
         });
+        let exchange = exchange.transpose()?;
+        let shuffle_address = exchange.as_ref().map(|(exchange, _)| exchange.address());
+        let reporter = Reporter { worker, reports };
+        reporter.send(Report::Registered { slots, shuffle_address });
         let control = Control {
-            reporter: Reporter { worker, reports },
+            reporter,
             worker,
             artifact,
-            exchange: exchange.transpose()?,
+            exchange,
             from_exchange,
             runtime,
             epoch: LeaderEpoch::default(),

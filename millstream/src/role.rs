@@ -17,10 +17,7 @@ pub(crate) const ROLE_VARIABLE: &str = "MILLSTREAM_ROLE";
 pub fn enter<R: Termination>(init: impl FnOnce(), main: impl FnOnce() -> R) -> ExitCode {
     match env::var(ROLE_VARIABLE).as_deref() {
         Err(_) | Ok("run") => run(init, main),
-        Ok("worker") => {
-            init();
-            worker_process::run()
-        }
+        Ok("worker") => worker_process::run(init),
         Ok("plan") => {
             init();
             crate::artifact::plan(main)

@@ -1,74 +1,119 @@
-//! A worker in a process of its own: messages of the JobMaster come in on standard input, reports go out on standard
-//! output, each as one line of JSON.
+//! A worker in a process of its own. Its standard input is a socket to whoever started it: the setup and messages of the
+//! JobMaster come in, reports go out, each as one line of JSON. The other end is `millstream_providers::process`.
 
 use std::{
-    io::{self, BufRead, Write},
-    process::ExitCode,
+    fs::File,
+    io::{self, BufRead, BufReader, Write},
+    os::{fd::AsFd, unix::net::UnixStream},
+    process::{self, ExitCode},
     thread,
+    time::Duration,
 };
 
-use crossbeam_channel::unbounded;
-use millstream_dataplane::{Worker, WorkerConfig};
+use crossbeam_channel::{Sender, never, unbounded};
+use millstream_dataplane::{Network, NetworkSetup, Worker, WorkerConfig};
 use millstream_model::{
     config::Configuration,
-    id::WorkerId,
-    message::{FromWorker, ToWorker},
+    id::{LeaderEpoch, WorkerId},
+    message::{Command, FromWorker, ToWorker},
 };
+use serde::{Deserialize, Serialize};
 
 use crate::{artifact, logging};
 
-/// Names the worker's number.
-pub const WORKER_VARIABLE: &str = "MILLSTREAM_WORKER";
+/// How long tasks may take to end when whoever started this process is gone.
+const GRACE: Duration = Duration::from_secs(5);
 
-/// Runs this process as a worker until its standard input ends: then whoever started it is gone.
-pub(crate) fn run() -> ExitCode {
+/// What a worker process is told before anything else.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct WorkerSetup {
+    pub worker: WorkerId,
+    /// How many it offers.
+    pub slots: u32,
+    /// How it takes part in the network between workers; without it, the jobs it runs cannot span several.
+    pub network: Option<NetworkSetup>,
+}
+
+impl WorkerSetup {
+    /// The first line on the worker's standard input.
+    pub fn to_line(&self) -> String {
+        serde_json::to_string(self).expect("a setup has a form in JSON")
+    }
+}
+
+/// Runs this process as a worker until the JobMaster ends it, or whoever started it is gone. `init` is the program's.
+pub(crate) fn run(init: impl FnOnce()) -> ExitCode {
+    match try_run(init) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(why) => {
+            eprintln!("{why}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn try_run(init: impl FnOnce()) -> Result<(), String> {
+    // Before anything of the user's runs, which may read standard input or start processes that inherit it.
+    let line = take_standard_input().map_err(|cause| format!("standard input cannot be taken: {cause}"))?;
+    let mut reports_out = line.try_clone().map_err(|cause| format!("no second handle to a socket: {cause}"))?;
+    let mut messages = BufReader::new(line);
+    let mut setup = String::new();
+    messages
+        .read_line(&mut setup)
+        .map_err(|cause| format!("a worker is started by a cluster, with a socket as its standard input: {cause}"))?;
+    let setup: WorkerSetup =
+        serde_json::from_str(&setup).map_err(|cause| format!("the setup is malformed: {cause}"))?;
+    init();
     logging::start(&Configuration::new());
     let missing = artifact::missing_features();
     if !missing.is_empty() {
-        eprintln!("this executable was compiled for CPU features that this machine lacks: {}", missing.join(", "));
-        return ExitCode::FAILURE;
+        let missing = missing.join(", ");
+        return Err(format!("this executable was compiled for CPU features that this machine lacks: {missing}"));
     }
-    let worker = std::env::var(WORKER_VARIABLE).ok().and_then(|number| number.parse().ok()).map(WorkerId);
-    let Some(worker) = worker else {
-        eprintln!("{WORKER_VARIABLE} must be the worker's number");
-        return ExitCode::from(2);
-    };
-    let own = match artifact::own() {
-        Ok(own) => own,
-        Err(cause) => {
-            eprintln!("this executable cannot be read: {cause}");
-            return ExitCode::FAILURE;
-        }
-    };
+    let own = artifact::own().map_err(|cause| format!("this executable cannot be read: {cause}"))?;
     let (sender, reports) = unbounded::<FromWorker>();
-    let worker = match Worker::start(WorkerConfig { worker, artifact: Some(own.sha256), network: None }, sender) {
-        Ok(worker) => worker,
-        Err(failure) => {
-            eprintln!("{failure}");
-            return ExitCode::FAILURE;
-        }
-    };
-    // Ends when the worker has ended, which holds the other end of the channel.
-    let writer = thread::spawn(move || {
-        reports.iter().try_for_each(|report| {
-            let line = serde_json::to_string(&report)?;
-            let mut out = io::stdout().lock();
-            writeln!(out, "{line}").and_then(|()| out.flush())
-        })
-    });
-    for line in io::stdin().lock().lines() {
-        let message = line.map_err(|cause| cause.to_string());
-        let message =
-            message.and_then(|line| serde_json::from_str::<ToWorker>(&line).map_err(|cause| cause.to_string()));
-        match message {
-            Ok(message) => worker.send(message),
+    let WorkerSetup { worker, slots, network } = setup;
+    let config = WorkerConfig { worker, slots, artifact: Some(own.sha256), network: network.map(Network::from) };
+    let worker = Worker::start(config, sender).map_err(|failure| failure.to_string())?;
+    let commands = worker.sender();
+    thread::Builder::new()
+        .name("messages".to_owned())
+        .spawn(move || obey(messages, &commands))
+        .map_err(|cause| format!("no thread for messages could be started: {cause}"))?;
+    // Ends when the worker has ended, which holds the other end of the channel. If nobody takes reports, `obey` sees it
+    // too.
+    for report in reports {
+        let text = serde_json::to_string(&report).expect("reports have a form in JSON");
+        let _ = reports_out.write_all(format!("{text}\n").as_bytes());
+    }
+    // The socket stays open until the process has ended: its end tells how.
+    std::mem::forget(reports_out);
+    Ok(())
+}
+
+/// Takes the socket away from standard input, which is empty from then on.
+fn take_standard_input() -> io::Result<UnixStream> {
+    let socket = io::stdin().as_fd().try_clone_to_owned()?;
+    nix::unistd::dup2_stdin(File::open("/dev/null")?)?;
+    Ok(UnixStream::from(socket))
+}
+
+/// Passes messages on until there are no more: then whoever started this process is gone, and it ends, if need be
+/// without its tasks.
+fn obey(messages: impl BufRead, worker: &Sender<ToWorker>) {
+    for line in messages.lines() {
+        let Ok(line) = line else { break };
+        match serde_json::from_str(&line) {
+            // A worker that has ended is about to end this process.
+            Ok(message) => drop(worker.send(message)),
             Err(cause) => {
                 eprintln!("a message of the JobMaster cannot be read: {cause}");
-                return ExitCode::FAILURE;
+                break;
             }
         }
     }
-    drop(worker);
-    let _ = writer.join();
-    ExitCode::SUCCESS
+    let epoch = LeaderEpoch { incarnation: u64::MAX, revision: u64::MAX };
+    let _ = worker.send(ToWorker { epoch, command: Command::Shutdown });
+    let _ = never::<()>().recv_timeout(GRACE);
+    process::exit(1);
 }

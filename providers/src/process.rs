@@ -1,12 +1,25 @@
-//! Workers as processes of this machine: the artifact, started in the role `worker`, speaks one line of JSON per message
-//! on its standard input and output.
+//! Workers as processes of this machine: the artifact, started in the role `worker`.
+//!
+//! ```text
+//!  here ──setup, then messages──► ┐ one socket, which is the ┌ ──► worker
+//!  here ◄──────────────reports─── ┘ worker's standard input  └ ◄── worker
+//! ```
+//! Each is one line of JSON. A socket goes both ways, so that standard output and error stay with the user's functions,
+//! which may print whatever they like, and no other descriptor has to be inherited: what this process and the worker
+//! start besides never holds an end of it. When either side is gone, the other one sees the end of the socket.
 
 use std::{
     io::{self, BufRead, BufReader, Write},
+    net::Shutdown,
+    os::{
+        fd::OwnedFd,
+        unix::{net::UnixStream, process::ExitStatusExt},
+    },
     path::Path,
-    process::{Child, ChildStdin, Command, Stdio},
-    sync::{Mutex, PoisonError},
+    process::{Child, Command, ExitStatus, Stdio},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     thread,
+    time::Duration,
 };
 
 use millstream_model::{
@@ -14,14 +27,17 @@ use millstream_model::{
     id::WorkerId,
     message::{FromWorker, Report, ToWorker},
 };
+use nix::sys::signal::Signal;
+
+/// A process that takes nothing in for so long is given up: whoever speaks to it has others to speak to.
+const SEND_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A worker process. It is killed when this is dropped.
 #[derive(Debug)]
 pub struct WorkerProcess {
     worker: WorkerId,
-    /// `None` once it cannot be written to any more.
-    input: Mutex<Option<ChildStdin>>,
-    child: Mutex<Child>,
+    line: Mutex<UnixStream>,
+    child: Arc<Mutex<Child>>,
 }
 
 /// A worker process could not be started.
@@ -33,35 +49,51 @@ pub struct StartError {
 }
 
 impl WorkerProcess {
-    /// Starts `artifact` as a worker. Its reports go to `report`, on a thread of their own; the last one says that the
-    /// process has ended, and how.
+    /// Starts `artifact` as a worker, and hands it `setup_line` before any message. Its reports go to `report`, on a
+    /// thread of their own; the last one says that the process has ended, and how.
     ///
     /// # Errors
     /// If the process cannot be started.
+    ///
+    /// # Panics
+    /// If the setup line is more than one.
     pub fn start(
         artifact: &Path,
         worker: WorkerId,
+        setup_line: &str,
         report: impl Fn(FromWorker) + Send + 'static,
     ) -> Result<WorkerProcess, StartError> {
-        let failed = |source| StartError { artifact: artifact.display().to_string(), source };
-        let mut child = Command::new(artifact)
+        assert!(!setup_line.contains('\n'), "the setup of worker {} is more than one line", worker.0);
+        WorkerProcess::try_start(artifact, worker, setup_line, report)
+            .map_err(|source| StartError { artifact: artifact.display().to_string(), source })
+    }
+
+    fn try_start(
+        artifact: &Path,
+        worker: WorkerId,
+        setup_line: &str,
+        report: impl Fn(FromWorker) + Send + 'static,
+    ) -> io::Result<WorkerProcess> {
+        let (line, theirs) = UnixStream::pair()?;
+        line.set_write_timeout(Some(SEND_TIMEOUT))?;
+        let reports = line.try_clone()?;
+        let child = Command::new(artifact)
             .env("MILLSTREAM_ROLE", "worker")
-            .env("MILLSTREAM_WORKER", worker.0.to_string())
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
+            .stdin(Stdio::from(OwnedFd::from(theirs)))
             .spawn()
-            .map_err(failed)?;
-        let input = child.stdin.take();
-        let output = child.stdout.take().ok_or_else(|| failed(io::Error::other("it has no standard output")))?;
-        thread::Builder::new()
-            .name(format!("worker-{}-reports", worker.0))
-            .spawn(move || {
-                let why = read_reports(BufReader::new(output), &report);
-                let failure = Failure::new(format!("worker process {} has ended: {why}", worker.0));
-                report(FromWorker { worker, report: Report::WorkerFailed { failure } });
-            })
-            .map_err(failed)?;
-        Ok(WorkerProcess { worker, input: Mutex::new(input), child: Mutex::new(child) })
+            .map(|child| Arc::new(Mutex::new(child)))?;
+        let process = WorkerProcess { worker, line: Mutex::new(line), child: child.clone() };
+        process.write(setup_line);
+        thread::Builder::new().name(format!("worker-{}-reports", worker.0)).spawn(move || {
+            let garbled = read_reports(BufReader::new(reports), &report);
+            let how = end(&mut locked(&child));
+            let failure = Failure::new(match garbled {
+                Some(cause) => format!("worker process {} was ended, since {cause}", worker.0),
+                None => format!("worker process {} has ended: {how}", worker.0),
+            });
+            report(FromWorker { worker, report: Report::WorkerFailed { failure } });
+        })?;
+        Ok(process)
     }
 
     pub fn worker(&self) -> WorkerId {
@@ -70,70 +102,148 @@ impl WorkerProcess {
 
     /// The process's id.
     pub fn id(&self) -> u32 {
-        self.child.lock().unwrap_or_else(PoisonError::into_inner).id()
+        locked(&self.child).id()
     }
 
     /// Hands over a message, without waiting for what it does. A process that has ended has said so by its reports.
     pub fn send(&self, message: &ToWorker) {
-        let mut input = self.input.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(pipe) = &mut *input else { return };
-        let written = serde_json::to_string(message)
-            .map_err(io::Error::other)
-            .and_then(|line| writeln!(pipe, "{line}").and_then(|()| pipe.flush()));
-        if let Err(cause) = written {
+        self.write(&serde_json::to_string(message).expect("messages have a form in JSON"));
+    }
+
+    fn write(&self, text: &str) {
+        let mut line = self.line.lock().unwrap_or_else(PoisonError::into_inner);
+        // With one call, so that nobody reads half a line for long.
+        if let Err(cause) = line.write_all(format!("{text}\n").as_bytes()) {
             tracing::warn!(worker = self.worker.0, %cause, "a worker process cannot be spoken to");
-            *input = None;
+            // Part of a line may be on its way. To who reads its reports this is its end.
+            let _ = line.shutdown(Shutdown::Both);
         }
     }
 }
 
-/// Passes reports on until there are no more; returns why.
-fn read_reports(output: impl BufRead, report: &impl Fn(FromWorker)) -> String {
-    for line in output.lines() {
-        let line = match line {
-            Ok(line) => line,
-            Err(cause) => return format!("its output cannot be read: {cause}"),
-        };
+/// Passes reports on until there are no more; returns what is wrong with the first that is none.
+fn read_reports(reports: impl BufRead, report: &impl Fn(FromWorker)) -> Option<String> {
+    for line in reports.lines() {
+        // Its end is an error if it has not read all that was sent to it.
+        let line = line.ok()?;
         match serde_json::from_str(&line) {
             Ok(message) => report(message),
-            // A user's function may print; that is no message of ours.
-            Err(_) => println!("{line}"),
+            Err(cause) => return Some(format!("a report of it cannot be read: {cause}")),
         }
     }
-    "its output has ended".to_owned()
+    None
+}
+
+/// Waits for a process that has let go of its line, and says how it ended. A worker keeps its line until the system
+/// takes it at the end; so the signal only meets what is no worker.
+fn end(child: &mut Child) -> String {
+    let _ = child.kill();
+    match child.wait() {
+        Ok(status) => describe(status),
+        Err(cause) => format!("its exit status cannot be had: {cause}"),
+    }
+}
+
+fn describe(status: ExitStatus) -> String {
+    match (status.code(), status.signal()) {
+        (Some(code), _) => format!("exit code {code}"),
+        (None, Some(number)) => match Signal::try_from(number) {
+            Ok(signal) => format!("killed by signal {number} ({signal})"),
+            Err(_) => format!("killed by signal {number}"),
+        },
+        (None, None) => status.to_string(),
+    }
+}
+
+fn locked(child: &Mutex<Child>) -> MutexGuard<'_, Child> {
+    child.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Drop for WorkerProcess {
     fn drop(&mut self) {
-        let child = self.child.get_mut().unwrap_or_else(PoisonError::into_inner);
         // It may have ended already; either way it is waited for, so that no zombie is left.
-        let _ = child.kill();
-        let _ = child.wait();
+        end(&mut locked(&self.child));
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::sync::{Arc, mpsc};
+    use std::sync::mpsc::{self, Receiver};
+
+    use millstream_model::{id::LeaderEpoch, message::Command as Order};
 
     use super::*;
 
+    /// Starts a worker whose setup is a script.
+    fn start(script: &str) -> (WorkerProcess, Receiver<FromWorker>) {
+        let artifact = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/process/obedient.sh");
+        start_artifact(&artifact, script).unwrap()
+    }
+
+    fn start_artifact(artifact: &Path, setup: &str) -> Result<(WorkerProcess, Receiver<FromWorker>), StartError> {
+        let (sender, reports) = mpsc::channel();
+        let report = move |message| {
+            let _ = sender.send(message);
+        };
+        Ok((WorkerProcess::start(artifact, WorkerId(3), setup, report)?, reports))
+    }
+
+    fn how_it_ended(reports: &Receiver<FromWorker>) -> String {
+        match reports.recv().unwrap() {
+            FromWorker { worker: WorkerId(3), report: Report::WorkerFailed { failure } } => failure.message,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    const REGISTERED: &str = r#"{"worker":3,"report":{"Registered":{"slots":2,"shuffle_address":null}}}"#;
+
+    #[test]
+    fn what_a_worker_prints_is_no_report_and_spoils_none() {
+        let (_process, reports) = start(&format!("printf 'no newline'; echo '{REGISTERED}' >&0; exit 3"));
+        assert!(matches!(reports.recv().unwrap().report, Report::Registered { slots: 2, .. }));
+        assert_eq!(how_it_ended(&reports), "worker process 3 has ended: exit code 3");
+        assert!(reports.recv().is_err(), "nothing follows the end");
+    }
+
+    #[test]
+    fn a_killed_worker_is_reported_with_the_signal() {
+        let (process, reports) = start("read -r message");
+        nix::sys::signal::kill(nix::unistd::Pid::from_raw(process.id() as i32), Signal::SIGKILL).unwrap();
+        assert_eq!(how_it_ended(&reports), "worker process 3 has ended: killed by signal 9 (SIGKILL)");
+        // Nobody is there to hear it, which is no error.
+        process.send(&ToWorker { epoch: LeaderEpoch::default(), command: Order::Shutdown });
+    }
+
+    #[test]
+    fn messages_come_after_the_setup() {
+        let (process, reports) = start(r#"read -r message; case "$message" in *Shutdown*) exit 7;; esac"#);
+        process.send(&ToWorker { epoch: LeaderEpoch::default(), command: Order::Shutdown });
+        assert_eq!(how_it_ended(&reports), "worker process 3 has ended: exit code 7");
+    }
+
+    #[test]
+    fn a_worker_sees_the_end_of_whoever_started_it() {
+        let (process, reports) = start("while read -r message; do :; done; exit 8");
+        process.line.lock().unwrap().shutdown(Shutdown::Write).unwrap();
+        assert_eq!(how_it_ended(&reports), "worker process 3 has ended: exit code 8");
+    }
+
+    #[test]
+    fn what_is_no_report_ends_the_process() {
+        let (_process, reports) = start("echo nonsense >&0; read -r message");
+        let message = how_it_ended(&reports);
+        assert!(message.contains("cannot be read"), "{message}");
+    }
+
     #[test]
     fn a_program_that_is_no_worker_is_reported_as_ended() {
-        let (sender, reports) = mpsc::channel();
-        let sender = Arc::new(Mutex::new(sender));
-        let report = move |message| {
-            let _ = sender.lock().unwrap().send(message);
-        };
-        let _process = WorkerProcess::start(Path::new("/bin/true"), WorkerId(3), report).unwrap();
-        let FromWorker { worker, report } = reports.recv().unwrap();
-        assert_eq!(worker, WorkerId(3));
-        assert!(matches!(report, Report::WorkerFailed { failure } if failure.message.contains("has ended")));
+        let (_process, reports) = start_artifact(Path::new("/bin/true"), "{}").unwrap();
+        assert_eq!(how_it_ended(&reports), "worker process 3 has ended: exit code 0");
     }
 
     #[test]
     fn a_missing_artifact_is_an_error_that_names_it() {
-        let error = WorkerProcess::start(Path::new("/no/such/artifact"), WorkerId(0), |_| ()).unwrap_err();
+        let error = start_artifact(Path::new("/no/such/artifact"), "{}").unwrap_err();
         assert!(error.to_string().contains("/no/such/artifact"));
     }
 }

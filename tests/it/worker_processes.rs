@@ -6,8 +6,9 @@ use std::{
     sync::Arc,
 };
 
-use millstream::model::{
-    config::Configuration, id::WorkerId, job_graph::JobGraph, message::ToWorker, state::JobStatus,
+use millstream::{
+    model::{config::Configuration, id::WorkerId, job_graph::JobGraph, message::ToWorker, state::JobStatus},
+    worker_process::WorkerSetup,
 };
 use millstream_controlplane::{JobMaster, JobMasterConfig, JobOutcome, WorkerLink, store::MemoryStore};
 use millstream_providers::process::WorkerProcess;
@@ -42,7 +43,8 @@ fn run(graph: JobGraph, workers: u32) -> JobOutcome {
     let (sender, reports) = crossbeam_channel::unbounded();
     let start = |number| {
         let sender = sender.clone();
-        let process = WorkerProcess::start(Path::new(ARTIFACT), WorkerId(number), move |message| {
+        let setup = WorkerSetup { worker: WorkerId(number), slots: 1, network: None };
+        let process = WorkerProcess::start(Path::new(ARTIFACT), setup.worker, &setup.to_line(), move |message| {
             let _ = sender.send(message);
         });
         Arc::new(process.unwrap())
