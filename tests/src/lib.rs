@@ -1,4 +1,9 @@
 //! What the integration tests in `it/` share: local environments, and jobs whose state they can watch.
+//!
+//! | Look here for | module |
+//! |---|---|
+//! | programs as processes of their own | [`program`] |
+//! | what a job has written and committed | [`counts`] |
 
 #![allow(clippy::disallowed_methods, reason = "tests wait for conditions, with a limit on the wall clock")]
 
@@ -8,6 +13,9 @@ use std::{
 };
 
 use millstream::prelude::*;
+
+pub mod counts;
+pub mod program;
 
 /// An environment with an embedded cluster, configured by `key=value` texts.
 ///
