@@ -3,6 +3,7 @@
 //! | Look here for | module |
 //! |---|---|
 //! | programs as processes of their own | [`program`] |
+//! | jobs in processes that are watched, killed and started again | [`job_process`] |
 //! | what a job has written and committed | [`counts`] |
 
 #![allow(clippy::disallowed_methods, reason = "tests wait for conditions, with a limit on the wall clock")]
@@ -15,6 +16,7 @@ use std::{
 use millstream::prelude::*;
 
 pub mod counts;
+pub mod job_process;
 pub mod program;
 
 /// An environment with an embedded cluster, configured by `key=value` texts.
