@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use crossbeam_channel::{Receiver, Sender, after, select, unbounded};
+use crossbeam_channel::{Receiver, Sender, select, tick, unbounded};
 use millstream_api::signal::Barrier;
 use millstream_model::{
     config::{self, Threading},
@@ -170,6 +170,8 @@ struct RunningJob {
 
 impl Control {
     fn run(mut self, commands: &Receiver<ToWorker>) {
+        // Not a time from the last message on: where checkpoints are frequent, it would never be over.
+        let metrics_due = tick(METRICS_INTERVAL);
         loop {
             let never = crossbeam_channel::never();
             let snapshots = self.job.as_ref().map_or(never, |job| job.snapshots.clone());
@@ -199,7 +201,7 @@ impl Control {
                 recv(from_exchange) -> event => if let Ok(event) = event {
                     self.on_exchange_event(event);
                 },
-                recv(after(METRICS_INTERVAL)) -> _ => self.report_metrics(),
+                recv(metrics_due) -> _ => self.report_metrics(),
             }
         }
         self.stop();
