@@ -332,6 +332,8 @@ impl Task {
         let budget = if self.buffer_timeout == BufferTimeout::EveryRecord { 1 } else { BUDGET };
         if let Work::Gate { input, .. } = &mut self.work {
             input.set_budget(budget);
+            // While the step runs, what waited before it; what is left is told at its end.
+            self.counters.queued(input.queued_bytes());
         }
         loop {
             let Work::Gate { head, input } = &mut self.work else { return Ok(Step::Done) };
