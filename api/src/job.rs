@@ -103,7 +103,7 @@ pub(crate) fn default_executor() -> Option<Arc<dyn PipelineExecutor>> {
     DEFAULT_EXECUTOR.get().cloned()
 }
 
-/// A client's hold on a job that runs beside it.
+/// A client's hold on a job that runs beside it, for as long as the process does. Dropping it does not end the job.
 #[derive(Clone)]
 pub struct JobClient {
     pub(crate) job_id: JobId,

@@ -1,11 +1,13 @@
 //! The embedded cluster: a JobMaster and a worker per job, in this process. Flink's `MiniCluster`.
 
 use std::{
+    convert::Infallible,
     path::PathBuf,
     sync::{Arc, Mutex, PoisonError},
+    thread,
 };
 
-use crossbeam_channel::{Sender, unbounded};
+use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 use millstream_api::{
     job::{FinishedJob, JobError, JobProgress, PipelineExecutor, RunningJob},
     stream::environment::StreamExecutionEnvironment,
@@ -83,13 +85,12 @@ impl PipelineExecutor for MiniCluster {
     }
 }
 
-/// A job, with the worker that runs it.
+/// A client's view of a job. The job itself goes on without it.
 struct EmbeddedJob {
     handle: JobHandle,
     sources: Vec<millstream_model::id::JobVertexId>,
-    /// Kept for as long as the job is: the worker's threads, and leadership of the store.
-    _worker: Worker,
-    _leadership: Leadership,
+    /// Disconnected when the worker's threads have ended.
+    released: Receiver<Infallible>,
 }
 
 impl EmbeddedJob {
@@ -112,8 +113,24 @@ impl EmbeddedJob {
             checkpoint_dir,
             epoch: leadership.epoch,
         });
-        Ok(EmbeddedJob { handle, sources, _worker: worker, _leadership: leadership })
+        let released = keep_until_end(handle.clone(), worker, leadership)?;
+        Ok(EmbeddedJob { handle, sources, released })
     }
+}
+
+/// Keeps what a job needs, the worker's threads and leadership of the store, for as long as it runs: whether anybody
+/// still has a client for it does not matter.
+fn keep_until_end(handle: JobHandle, worker: Worker, leadership: Leadership) -> Result<Receiver<Infallible>, Failure> {
+    let (held, released) = bounded(0);
+    let keep = move || {
+        handle.wait();
+        drop(worker);
+        drop(leadership);
+        drop(held);
+    };
+    let thread = thread::Builder::new().name("job-keeper".to_owned()).spawn(keep);
+    thread.map_err(|cause| Failure::new(format!("no thread to keep the job could be started: {cause}")))?;
+    Ok(released)
 }
 
 fn checkpoint_dir(configuration: &Configuration) -> Result<Option<PathBuf>, Failure> {
@@ -189,6 +206,11 @@ impl RunningJob for EmbeddedJob {
 
     fn wait(&self) -> FinishedJob {
         let outcome = self.handle.wait();
+        // What functions do when they are dropped has been done when the program goes on. Not after a failure: a task
+        // that is stuck in a function may be the reason, and would never end.
+        if outcome.status != JobStatus::Failed {
+            let _ = self.released.recv();
+        }
         FinishedJob {
             status: outcome.status,
             failure: outcome.failure,
