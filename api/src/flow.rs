@@ -21,10 +21,12 @@ pub struct Flow {
     next_clock_millis: Cell<i64>,
     /// Outputs that have no room.
     full_outputs: Cell<u32>,
-    /// How often an output ran out of room.
-    fills: Cell<u64>,
-    /// Operators that have not finished with what they were given.
+    /// How often an output ran out of room or got some again.
+    room_changes: Cell<u64>,
+    /// Operators that have not finished with what they were given, and could if there were room.
     pending_operators: Cell<u32>,
+    /// Operators that take no further record until something reaches them from outside the thread.
+    waiting_operators: Cell<u32>,
 }
 
 impl Default for Flow {
@@ -35,8 +37,9 @@ impl Default for Flow {
             now_millis: Cell::new(0),
             next_clock_millis: Cell::new(i64::MAX),
             full_outputs: Cell::new(0),
-            fills: Cell::new(0),
+            room_changes: Cell::new(0),
             pending_operators: Cell::new(0),
+            waiting_operators: Cell::new(0),
         }
     }
 }
@@ -91,13 +94,26 @@ impl Flow {
     /// Whether no further record may enter: an output has no room, or an operator is still at work.
     #[inline]
     pub fn halted(&self) -> bool {
-        (self.full_outputs.get() | self.pending_operators.get()) != 0
+        (self.full_outputs.get() | self.pending_operators.get() | self.waiting_operators.get()) != 0
     }
 
-    /// Whether an output has no room. Operators that can pause look at this between two records they emit.
+    /// Whether an output has no room. Operators that can pause ask [`Out::is_blocked`](crate::push::Out), which also
+    /// looks for operators behind them that wait.
     #[inline]
     pub fn full(&self) -> bool {
         self.full_outputs.get() != 0
+    }
+
+    /// Whether an operator waits for something from outside.
+    #[inline]
+    pub fn waits(&self) -> bool {
+        self.waiting_operators.get() != 0
+    }
+
+    /// Whether nothing but such waiting keeps records out. Then nothing lies between two operators, and what is no
+    /// record may still pass through the chain.
+    pub fn only_waits(&self) -> bool {
+        self.waits() && !self.full() && self.pending_operators.get() == 0
     }
 
     /// How many operators have not finished with what they were given.
@@ -105,18 +121,20 @@ impl Flow {
         self.pending_operators.get()
     }
 
-    /// How often an output ran out of room. If it is the same after a [`Signal::Resume`](crate::signal::Signal) as
-    /// before, every output that is full has asked to be woken when there is room.
-    pub fn fills(&self) -> u64 {
-        self.fills.get()
+    /// How often an output ran out of room or got some again. If it is the same after a
+    /// [`Signal::Resume`](crate::signal::Signal) as before, every output that is full has asked to be woken when there
+    /// is room, and every operator that can pause has seen how things are.
+    pub fn room_changes(&self) -> u64 {
+        self.room_changes.get()
     }
 
     pub fn output_filled(&self) {
-        self.fills.set(self.fills.get() + 1);
+        self.room_changes.set(self.room_changes.get() + 1);
         self.full_outputs.set(self.full_outputs.get() + 1);
     }
 
     pub fn output_freed(&self) {
+        self.room_changes.set(self.room_changes.get() + 1);
         self.full_outputs.set(self.full_outputs.get() - 1);
     }
 
@@ -126,6 +144,15 @@ impl Flow {
 
     pub fn operator_resumed(&self) {
         self.pending_operators.set(self.pending_operators.get() - 1);
+    }
+
+    /// An operator takes no further record until its task is woken; see [`TaskWaker`](crate::context::TaskWaker).
+    pub fn operator_waits(&self) {
+        self.waiting_operators.set(self.waiting_operators.get() + 1);
+    }
+
+    pub fn operator_goes_on(&self) {
+        self.waiting_operators.set(self.waiting_operators.get() - 1);
     }
 }
 

@@ -5,7 +5,7 @@ use std::{any::Any, marker::PhantomData, rc::Rc};
 use millstream_model::fault::Failure;
 
 use crate::{
-    flow::{self, Blame},
+    flow::{self, Blame, Flow},
     record::Record,
     signal::Signal,
 };
@@ -20,17 +20,24 @@ pub trait Push<T: Record> {
 
     /// Passes a signal through this operator to all that is behind it.
     fn signal(&mut self, signal: &mut Signal<'_>);
+
+    /// Whether this operator, or one behind it, takes no record before something has reached it from outside.
+    fn waits(&self) -> bool {
+        false
+    }
 }
 
 /// A `Box<dyn Push<T>>` whose `T` only its maker and its user know.
 pub struct AnyPush {
     push: Box<dyn Any>,
     signal: fn(&mut dyn Any, &mut Signal<'_>),
+    waits: fn(&dyn Any) -> bool,
 }
 
 impl AnyPush {
     pub fn new<T: Record>(push: impl Push<T> + 'static) -> AnyPush {
-        AnyPush { push: Box::new(Box::new(push) as Box<dyn Push<T>>), signal: signal_typed::<T> }
+        let push = Box::new(Box::new(push) as Box<dyn Push<T>>);
+        AnyPush { push, signal: signal_typed::<T>, waits: waits_typed::<T> }
     }
 
     /// # Errors
@@ -48,6 +55,10 @@ impl AnyPush {
 
 fn signal_typed<T: Record>(push: &mut dyn Any, signal: &mut Signal<'_>) {
     push.downcast_mut::<Box<dyn Push<T>>>().expect("made together with this function").signal(signal);
+}
+
+fn waits_typed<T: Record>(push: &dyn Any) -> bool {
+    push.downcast_ref::<Box<dyn Push<T>>>().expect("made together with this function").waits()
 }
 
 /// The consumers of what one operator emits.
@@ -111,6 +122,16 @@ impl<O: Record> Outputs<O> {
         }
     }
 
+    /// Whether an operator behind this one waits.
+    fn waits(&self) -> bool {
+        let main = match &self.main {
+            Main::One(push) => push.waits(),
+            Main::None => false,
+            Main::Many(all) => all.iter().any(|push| push.waits()),
+        };
+        main || self.sides.iter().any(|side| (side.push.waits)(&*side.push.push))
+    }
+
     fn push_side<S: Record>(&mut self, tag: &str, record: S::Ref<'_>) {
         for side in self.sides.iter_mut().filter(|side| side.tag == tag) {
             match side.push.push.downcast_mut::<Box<dyn Push<S>>>() {
@@ -142,6 +163,14 @@ impl<O: Record> Out<'_, O> {
     #[inline]
     pub(crate) fn signal(&mut self, signal: &mut Signal<'_>) {
         self.0.signal(signal);
+    }
+
+    /// Whether a record emitted now would have to lie about: an output has no room, or an operator behind this one
+    /// waits. One that waits before this one does not count, or the two would wait for each other. Operators that can
+    /// pause look at this between two records they emit.
+    #[inline]
+    pub(crate) fn is_blocked(&self, flow: &Flow) -> bool {
+        flow.full() || (flow.waits() && self.0.waits())
     }
 }
 
@@ -179,6 +208,12 @@ pub trait Operator<I: Record, O: Record>: 'static {
 
     /// See [`Push::warm`].
     fn warm(&mut self, _key_hashes: &[u32]) {}
+
+    /// Whether this operator takes no record before something has reached it from outside; as it has told
+    /// [`Flow::operator_waits`].
+    fn waits(&self) -> bool {
+        false
+    }
 }
 
 /// An operator in its place in a chain.
@@ -211,6 +246,10 @@ impl<P: Operator<I, O>, I: Record, O: Record> Push<I> for Node<P, I, O> {
         let blame = Blame::on(&self.name);
         signal_operator(&mut self.operator, &mut self.outputs, signal);
         blame.lift();
+    }
+
+    fn waits(&self) -> bool {
+        self.operator.waits() || self.outputs.waits()
     }
 }
 

@@ -23,7 +23,8 @@ pub enum Signal<'a> {
     Aborted(CheckpointId),
     /// Hand over what lies in half-full segments.
     Flush,
-    /// Go on with what was left unfinished for lack of room. Ends see it before those who fill them.
+    /// Go on with what was left unfinished: there may be room again, or a [`TaskWaker`](crate::context::TaskWaker) was
+    /// called. Ends see it before those who fill them.
     Resume,
     /// Processing time has reached a moment that an operator asked for with [`Flow::wake_at`](crate::flow::Flow).
     Clock,

@@ -135,6 +135,27 @@ impl GateInput {
             self.gate.rotate();
             return Ok(Polled::Progress);
         }
+        self.read_other(channel, head, now)
+    }
+
+    /// Reads one thing that is no record, if that is what comes next in some channel: while records may not enter, a
+    /// barrier may. Channels with a record in front stay as they are.
+    pub(crate) fn poll_control(&mut self, head: &mut dyn Head, now: Instant) -> Result<Polled, Failure> {
+        // There is a place for one large record only.
+        let channels = if self.assembled.is_some() { 0 } else { self.gate.channel_count() };
+        for _ in 0..channels {
+            let Some(channel) = self.gate.next_ready() else { break };
+            let next = frame::read_record(self.gate.available(channel));
+            if next.map_err(|cause| Failure::new(cause.to_string()))?.is_none() {
+                return self.read_other(channel, head, now);
+            }
+            self.gate.rotate();
+        }
+        Ok(Polled::Nothing)
+    }
+
+    fn read_other(&mut self, channel: usize, head: &mut dyn Head, now: Instant) -> Result<Polled, Failure> {
+        let frames = self.gate.available(channel);
         let (other, end) = frame::read_other(frames).map_err(|cause| Failure::new(cause.to_string()))?;
         match other {
             Other::Fragment(Fragment { part, last }) => {

@@ -232,7 +232,7 @@ fn build(blueprint: Blueprint, waker: Arc<Waker>, runtime: Handle) -> Result<Tas
     }
     .build()?;
     let work = match (chain, gate) {
-        (Chain::Source(source), _) => Work::Source { source, queue: VecDeque::new(), pause: Pause::new(woken) },
+        (Chain::Source(source), _) => Work::Source { source, queue: VecDeque::new(), pause: Pause::default() },
         (Chain::Head(head), Some(gate)) => {
             Work::Gate { head, input: Box::new(GateInput::new(gate, blueprint.settings.validation)) }
         }
@@ -242,6 +242,7 @@ fn build(blueprint: Blueprint, waker: Arc<Waker>, runtime: Handle) -> Result<Tas
         attempt,
         name: graph.vertices[vertex].name.clone(),
         work,
+        woken,
         flow,
         accumulators,
         counters: blueprint.counters,

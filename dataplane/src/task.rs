@@ -75,23 +75,16 @@ pub(crate) enum SourceMail {
 }
 
 /// Whether a source has asked to be left alone.
+#[derive(Default)]
 pub(crate) struct Pause {
     /// `Some` if it has: until then, or until it is woken (`None`: only then).
     until: Option<Option<Instant>>,
-    /// Set by the source's waker.
-    woken: Arc<AtomicBool>,
 }
 
 impl Pause {
-    pub(crate) fn new(woken: Arc<AtomicBool>) -> Pause {
-        Pause { until: None, woken }
-    }
-
     /// Whether the source is not to be polled now, and when it is.
     fn is_on(&mut self, now: Instant) -> Option<Option<Instant>> {
-        let until = self.until?;
-        // The flag is taken before the poll, so a wake during the poll counts for the next one.
-        if self.woken.swap(false, Ordering::SeqCst) || until.is_some_and(|until| until <= now) {
+        if self.until?.is_some_and(|until| until <= now) {
             self.until = None;
         }
         self.until
@@ -113,6 +106,8 @@ pub(crate) struct Task {
     name: String,
     work: Work,
     data: Data,
+    /// Set by the task's wakers.
+    woken: Arc<AtomicBool>,
     flow: Rc<Flow>,
     accumulators: Accumulators,
     counters: Arc<TaskCounters>,
@@ -133,6 +128,7 @@ pub(crate) struct TaskParts {
     pub(crate) attempt: ExecutionAttemptId,
     pub(crate) name: String,
     pub(crate) work: Work,
+    pub(crate) woken: Arc<AtomicBool>,
     pub(crate) flow: Rc<Flow>,
     pub(crate) accumulators: Accumulators,
     pub(crate) counters: Arc<TaskCounters>,
@@ -161,6 +157,7 @@ impl Task {
             name: parts.name,
             work: parts.work,
             data: Data::Flowing,
+            woken: parts.woken,
             flow: parts.flow,
             accumulators: parts.accumulators,
             counters: parts.counters,
@@ -241,26 +238,26 @@ impl Task {
         next
     }
 
-    /// The step itself: time, then what is left over, then input.
+    /// The step itself: what is left over, then time, then input.
     fn run(&mut self, now: Instant) -> Result<Step, Failure> {
-        if self.flow.halted() {
-            let fills = self.flow.fills();
-            self.signal(&mut Signal::Resume)?;
-            self.dirty = true;
-            if self.flow.halted() {
-                // Consumers must see everything, or they could not make room.
-                self.flush(now)?;
-                let waits_for_room = self.flow.full() && self.flow.fills() == fills;
-                return Ok(if waits_for_room { self.wait(None, now) } else { Step::Ready });
-            }
+        let room_changes = self.flow.room_changes();
+        // Taken before anything is looked at, so a wake from now on counts for the next step.
+        let woken = self.woken.swap(false, Ordering::SeqCst);
+        if woken && let Work::Source { pause, .. } = &mut self.work {
+            pause.until = None;
         }
-        if self.flow.now_millis() >= self.flow.next_clock_millis() {
+        if woken || self.flow.halted() {
+            self.dirty = true;
+            self.signal(&mut Signal::Resume)?;
+        }
+        // Timers emit, so they wait for room; those that only end a wait for something outside must not.
+        if !self.flow.full() && self.flow.now_millis() >= self.flow.next_clock_millis() {
             self.flow.take_next_clock();
             self.dirty = true;
             self.signal(&mut Signal::Clock)?;
-            if self.flow.halted() {
-                return Ok(Step::Ready);
-            }
+        }
+        if self.flow.halted() {
+            return self.halted(room_changes, now);
         }
         if self.data == Data::Ending {
             self.end_data(now)?;
@@ -270,6 +267,45 @@ impl Task {
             Work::Source { .. } => self.run_source(now),
             Work::Gate { .. } => self.run_gate(now),
         }
+    }
+
+    /// No record may enter. `room_changes` is as of before the step's resume.
+    fn halted(&mut self, room_changes: u64, now: Instant) -> Result<Step, Failure> {
+        // Consumers must see everything, or they could not make room.
+        self.flush(now)?;
+        if self.flow.only_waits() && self.let_barriers_pass(now)? {
+            return Ok(Step::Ready);
+        }
+        if self.flow.room_changes() != room_changes {
+            return Ok(Step::Ready);
+        }
+        Ok(match (self.flow.full(), self.flow.waits()) {
+            (true, _) => Step::Wait(None),
+            (false, true) => self.wait(None, now),
+            (false, false) => Step::Ready,
+        })
+    }
+
+    /// What an operator waits for may take long, and is part of its snapshot: a checkpoint need not wait, too. Returns
+    /// whether there was anything.
+    fn let_barriers_pass(&mut self, now: Instant) -> Result<bool, Failure> {
+        match &mut self.work {
+            Work::Source { source, queue, pause } => match queue.pop_front() {
+                Some(SourceMail::Barrier(barrier)) => self.snapshot(barrier, now)?,
+                Some(SourceMail::Event(event)) => {
+                    pause.until = None;
+                    source.on_event(&event)?;
+                }
+                None => return Ok(false),
+            },
+            Work::Gate { head, input } => match input.poll_control(&mut **head, now)? {
+                Polled::Progress => self.dirty = true,
+                Polled::Nothing => return Ok(false),
+                Polled::Barrier(barrier, since) => self.snapshot(barrier, since)?,
+                Polled::EndOfData => self.start_ending(now)?,
+            },
+        }
+        Ok(true)
     }
 
     fn run_source(&mut self, now: Instant) -> Result<Step, Failure> {

@@ -3,7 +3,10 @@
 
 use std::{collections::VecDeque, marker::PhantomData, rc::Rc};
 
-use millstream_model::{fault::Failure, time::EventTime};
+use millstream_model::{
+    fault::Failure,
+    time::{EventTime, Watermark},
+};
 
 use crate::{
     factory::{Build, Product, conjure},
@@ -19,6 +22,8 @@ struct FlatMapIter<T, I: Iterator, F> {
     /// Iterators that have more to give, oldest first, with the time stamp of their record. More than one only if the
     /// operator before emitted several records without looking.
     unfinished: VecDeque<(I, EventTime)>,
+    /// A watermark that came meanwhile, from an operator that looks at the clock.
+    held: Option<Watermark>,
     flow: Rc<Flow>,
     of: PhantomData<fn(T)>,
 }
@@ -33,7 +38,7 @@ where
         while let Some((items, time)) = self.unfinished.front_mut() {
             self.flow.set_timestamp(*time);
             loop {
-                if self.flow.full() {
+                if out.is_blocked(&self.flow) {
                     return false;
                 }
                 match items.next() {
@@ -42,6 +47,9 @@ where
                 }
             }
             self.unfinished.pop_front();
+        }
+        if let Some(watermark) = self.held.take() {
+            out.signal(&mut Signal::Watermark(watermark));
         }
         true
     }
@@ -63,10 +71,22 @@ where
     }
 
     fn signal(&mut self, signal: &mut Signal<'_>, out: &mut Out<'_, U>) -> Forward {
-        if matches!(signal, Signal::Resume) && !self.unfinished.is_empty() && self.drain(out) {
-            self.flow.operator_resumed();
+        if self.unfinished.is_empty() {
+            return Forward::Now;
         }
-        Forward::Now
+        match signal {
+            Signal::Watermark(watermark) => {
+                self.held = Some(*watermark);
+                Forward::Hold
+            }
+            Signal::Resume => {
+                if self.drain(out) {
+                    self.flow.operator_resumed();
+                }
+                Forward::Now
+            }
+            _ => Forward::Now,
+        }
     }
 }
 
@@ -78,7 +98,12 @@ where
     F: for<'a> Fn(T::Ref<'a>) -> I + Copy + 'static,
 {
     let flow = build.context.flow.clone();
-    let operator =
-        FlatMapIter { function: conjure::<F>(), unfinished: VecDeque::new(), flow, of: PhantomData::<fn(T)> };
+    let operator = FlatMapIter {
+        function: conjure::<F>(),
+        unfinished: VecDeque::new(),
+        held: None,
+        flow,
+        of: PhantomData::<fn(T)>,
+    };
     node::<T, U>(operator, build)
 }

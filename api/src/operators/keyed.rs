@@ -128,7 +128,7 @@ impl<K: Key> KeyedCore<K> {
         fire: &mut impl FnMut(Timer, &KeyedContext<'_, K>, &mut Out<'_, O>),
     ) {
         loop {
-            if self.flow.full() {
+            if out.is_blocked(&self.flow) {
                 if !self.paused {
                     self.paused = true;
                     self.flow.operator_paused();
