@@ -184,8 +184,13 @@ impl RuntimeContext {
 
     /// The parts of the restored checkpoint called `name`; each is returned once.
     pub fn take_restored(&mut self, name: &str) -> Vec<Vec<u8>> {
+        self.take_sections(name).into_iter().map(|section| section.bytes).collect()
+    }
+
+    /// [`RuntimeContext::take_restored`] with all that is known of each part.
+    pub(crate) fn take_sections(&mut self, name: &str) -> Vec<Section> {
         let wanted = |section: &mut Section| !matches!(section.kind, SectionKind::Keyed(_)) && section.name == name;
-        self.restored.extract_if(.., wanted).map(|section| section.bytes).collect()
+        self.restored.extract_if(.., wanted).collect()
     }
 
     /// The key groups that this subtask owns.

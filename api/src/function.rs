@@ -3,10 +3,10 @@
 //! Each has a `Conf`, which travels in the job graph, and is made from it by `open` on the worker, once per subtask.
 //! What needs no more than a closure is given as one: see [`DataStream`](crate::stream::DataStream).
 
-use std::cell::RefCell;
+use std::{cell::RefCell, future::Future, sync::Arc};
 
 use millstream_model::{
-    fault::Failure,
+    fault::{Failure, Remedy},
     time::{EventTime, Watermark},
 };
 use serde::{Serialize, de::DeserializeOwned};
@@ -163,6 +163,57 @@ pub trait CoProcessFunction: Sized + 'static {
 
     /// The task ends, finished or not.
     fn close(&mut self) {}
+}
+
+/// A function whose results come later, from a service or a database for example; Flink's `RichAsyncFunction`.
+///
+/// It is shared by the futures of all records that a subtask works on at a time. They run on the worker's I/O runtime,
+/// which is tokio's; `open`, `timeout`, `is_worth_retrying` and `close` run on the thread of the slot and must not block.
+/// See [`DataStream::async_process`](crate::stream::data_stream::DataStream::async_process).
+pub trait AsyncFunction: Sized + Send + Sync + 'static {
+    type In: Record;
+    type Out: Record;
+    type Conf: Serialize + DeserializeOwned + 'static;
+
+    /// # Errors
+    /// A failure fails the attempt of the task; `Failure::fatal` fails the job.
+    fn open(conf: Self::Conf, context: &mut RuntimeContext) -> Result<Self, Failure>;
+
+    /// What a record becomes: any number of others, which must all find room at once. Write it as an `async fn`.
+    ///
+    /// It may be called again with the same record: by a retry, and after a restart, as long as the results have not
+    /// left the operator. If the result is not wanted any more, the future is dropped.
+    fn invoke(
+        self: Arc<Self>,
+        record: Self::In,
+    ) -> impl Future<Output = Result<Vec<Self::Out>, Failure>> + Send + 'static;
+
+    /// What stands for the results of a record that they did not come for in time. Without a definition, the attempt of
+    /// the task fails.
+    ///
+    /// # Errors
+    /// As [`AsyncFunction::open`].
+    fn timeout(&self, _record: Self::In) -> Result<Vec<Self::Out>, Failure> {
+        Err(Failure::new(
+            "an async function had no result in time; raise the timeout, or say what is to stand for such a result:              async_map_or, or AsyncFunction::timeout",
+        ))
+    }
+
+    /// Whether another attempt may mend this failure of one. Asked only if the operator retries, and has not done so
+    /// often enough.
+    fn is_worth_retrying(&self, failure: &Failure) -> bool {
+        failure.remedy != Remedy::FailJob
+    }
+
+    /// The task ends, finished or not.
+    fn close(&self) {}
+}
+
+pub(crate) fn no_result_in_time() -> Failure {
+    Failure::new(
+        "an async function had no result in time; raise the timeout, or say what is to stand for such a result: \
+         async_map_or, or AsyncFunction::timeout",
+    )
 }
 
 /// What a function without keys knows of the current record.

@@ -48,5 +48,8 @@ pub mod __private;
 
 pub use graph::InvalidGraph;
 pub use millstream_derive::Record;
-pub use operators::watermarks::WatermarkStrategy;
+pub use operators::{
+    async_wait::settings::{AsyncRetry, AsyncWait},
+    watermarks::WatermarkStrategy,
+};
 pub use record::Record;

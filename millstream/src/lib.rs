@@ -43,8 +43,8 @@ pub mod settings;
 pub mod worker_process;
 
 pub use millstream_api::{
-    InvalidGraph, Record, WatermarkStrategy, context, coordinator, flow::fail, function, job, push, record, sink,
-    source, state, stream,
+    AsyncRetry, AsyncWait, InvalidGraph, Record, WatermarkStrategy, context, coordinator, flow::fail, function, job,
+    push, record, sink, source, state, stream,
 };
 pub use millstream_connectors as connectors;
 pub use millstream_macros::main;
@@ -54,12 +54,12 @@ pub use role::args;
 /// What programs import: `use millstream::prelude::*`.
 pub mod prelude {
     pub use millstream_api::{
-        Record, WatermarkStrategy,
+        AsyncRetry, AsyncWait, Record, WatermarkStrategy,
         context::{Counter, RuntimeContext},
         flow::fail,
         function::{
-            CoProcessFunction, KeyedCoProcessFunction, KeyedContext, KeyedProcessFunction, ProcessContext,
-            ProcessFunction, Timer,
+            AsyncFunction, CoProcessFunction, KeyedCoProcessFunction, KeyedContext, KeyedProcessFunction,
+            ProcessContext, ProcessFunction, Timer,
         },
         job::{Collected, JobClient, JobError, JobExecutionResult},
         push::{Out, OutputTag},

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `map`, `filter`, `flat_map` in their three forms | [`stateless`] |
 //! | `flat_map_iter`, which pauses between two items | [`flat_map_iter`] |
+//! | async functions: results that come later | [`async_wait`] |
 //! | `process` on a stream without keys | [`process`] |
 //! | everything keyed: functions with state and timers | [`keyed`] |
 //! | `sum`, `min`, `max`, `count`, `reduce` | [`aggregate`] |
@@ -11,6 +12,7 @@
 //! | time stamps and watermarks | [`watermarks`] |
 
 pub(crate) mod aggregate;
+pub mod async_wait;
 pub(crate) mod flat_map_iter;
 pub(crate) mod keyed;
 pub(crate) mod process;

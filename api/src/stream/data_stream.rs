@@ -107,7 +107,7 @@ impl<T: Record> DataStream<T> {
     }
 
     #[track_caller]
-    fn then<U: Record>(&self, kind: &'static str, factory: Factory, conf: Vec<u8>) -> DataStream<U> {
+    pub(crate) fn then<U: Record>(&self, kind: &'static str, factory: Factory, conf: Vec<u8>) -> DataStream<U> {
         let reader = Some(factory::reference(head::reader::<T>));
         let inputs = self.inputs(0);
         let new = NewOperator { kind, role: OperatorRole::OneInput, factory, conf, reader, inputs };

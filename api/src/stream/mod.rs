@@ -4,6 +4,7 @@
 //! |---|---|
 //! | where a program starts, and `execute` | [`environment`] |
 //! | streams without keys | [`data_stream`] |
+//! | their async functions | [`async_functions`] |
 //! | streams with keys | [`keyed_stream`] |
 //! | two streams at once | [`connected`] |
 
@@ -21,6 +22,7 @@ macro_rules! refuse_captures {
     )* };
 }
 
+pub mod async_functions;
 pub mod connected;
 pub mod data_stream;
 pub mod environment;
