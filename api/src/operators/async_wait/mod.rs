@@ -154,7 +154,10 @@ impl<P: AsyncFunction> Operator<P::In, P::Out> for AsyncOperator<P> {
             }
             Signal::Watermark(watermark) => return self.hold_back(Fence::Watermark(*watermark)),
             Signal::Idle(idle) => return self.hold_back(Fence::Idle(*idle)),
-            Signal::Barrier(snapshot) => in_flight::snapshot(self.operator, self.queue.unemitted(), snapshot),
+            Signal::Barrier(snapshot) => match in_flight::sections(self.operator, self.queue.unemitted()) {
+                Ok(sections) => snapshot.sections.extend(sections),
+                Err(failure) => flow::fail(failure),
+            },
             Signal::EndOfData => {
                 assert!(
                     self.queue.is_empty(),
