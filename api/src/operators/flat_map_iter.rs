@@ -22,7 +22,7 @@ struct FlatMapIter<T, I: Iterator, F> {
     /// Iterators that have more to give, oldest first, with the time stamp of their record. More than one only if the
     /// operator before emitted several records without looking.
     unfinished: VecDeque<(I, EventTime)>,
-    /// A watermark that came meanwhile, from an operator that looks at the clock.
+    /// The watermark that came meanwhile: the last of all, or one from an operator that looks at the clock.
     held: Option<Watermark>,
     flow: Rc<Flow>,
     of: PhantomData<fn(T)>,

@@ -90,6 +90,11 @@ impl<T: Record, F: for<'a> Fn(T::Ref<'a>) -> i64 + 'static> Operator<T, T> for A
         match signal {
             // Those of upstream say nothing about the new time stamps, except that the stream has ended.
             Signal::Watermark(watermark) if *watermark != Watermark::MAX => Forward::Hold,
+            Signal::Watermark(_) => {
+                // The clock may still strike, while operators behind have work left. Watermarks never go back.
+                self.emitted = i64::MAX;
+                Forward::Now
+            }
             Signal::Clock => {
                 self.emit(out);
                 let now = self.flow.now_millis();
