@@ -4,17 +4,25 @@ use millstream_model::{fault::Failure, job_graph::Partitioning};
 
 use crate::{
     factory::{Build, KeyRef, Product, conjure},
-    output::{ByKey, Channels, EdgeWriter, Keyless},
+    output::{ByFunction, ByKey, Channels, EdgeWriter, Keyless},
     push::AnyPush,
     record::{Key, Record},
 };
 
 /// A key selector as a plain function, so that its address can travel.
-pub(crate) fn key_selector<'a, K: Key, T: Record, F>(record: &'a T::Ref<'a>) -> K::Ref<'a>
+pub(crate) fn key_selector<'a, K: Record, T: Record, F>(record: &'a T::Ref<'a>) -> K::Ref<'a>
 where
     F: for<'b> Fn(&'b T::Ref<'b>) -> K::Ref<'b> + Copy + 'static,
 {
     conjure::<F>()(record)
+}
+
+/// A partitioner as a plain function.
+fn partitioner<K: Record, P>(key: K::Ref<'_>, channels: u32) -> u32
+where
+    P: for<'a> Fn(K::Ref<'a>, u32) -> u32 + Copy + 'static,
+{
+    conjure::<P>()(key, channels)
 }
 
 fn channels(build: &mut Build<'_>) -> Result<Box<dyn Channels>, Failure> {
@@ -33,6 +41,18 @@ pub(crate) fn key_writer<K: Key, T: Record>(mut build: Build<'_>) -> Result<Prod
     Ok(Product::Push(AnyPush::new::<T>(EdgeWriter::new(channels, selector, build.context.flow.clone()))))
 }
 
+/// Writes as a function of the program says.
+pub(crate) fn custom_writer<K: Record, T: Record, F, P>(mut build: Build<'_>) -> Result<Product, Failure>
+where
+    F: for<'a> Fn(&'a T::Ref<'a>) -> K::Ref<'a> + Copy + 'static,
+    P: for<'a> Fn(K::Ref<'a>, u32) -> u32 + Copy + 'static,
+{
+    let channels = channels(&mut build)?;
+    let (count, consumer) = (channels.count() as u32, build.context.name.clone());
+    let selector = ByFunction::<K, T>::new(key_selector::<K, T, F>, partitioner::<K, P>, count, consumer);
+    Ok(Product::Push(AnyPush::new::<T>(EdgeWriter::new(channels, selector, build.context.flow.clone()))))
+}
+
 /// Writes without a key.
 pub(crate) fn keyless_writer<T: Record>(mut build: Build<'_>) -> Result<Product, Failure> {
     let partitioning: Partitioning = build.conf()?;
@@ -48,7 +68,9 @@ pub(crate) fn keyless_writer<T: Record>(mut build: Build<'_>) -> Result<Product,
         }
         Partitioning::Shuffle => Keyless::Random { state: u64::from(subtask) + 0x9e37_79b9_7f4a_7c15, count },
         Partitioning::Broadcast => Keyless::All,
-        Partitioning::Hash => return Err(Failure::fatal("a hash edge needs a key")),
+        Partitioning::Hash | Partitioning::Custom => {
+            return Err(Failure::fatal(format!("a {partitioning:?} edge needs a key")));
+        }
     };
     Ok(Product::Push(AnyPush::new::<T>(EdgeWriter::new(channels, selector, build.context.flow.clone()))))
 }

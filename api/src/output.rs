@@ -186,6 +186,46 @@ impl<K: Key, T: Record> Selector<T> for ByKey<K, T> {
     }
 }
 
+/// As a function of the program says.
+pub struct ByFunction<K: Record, T: Record> {
+    key: KeyOf<K, T>,
+    partition: PartitionOf<K>,
+    channels: u32,
+    /// Of the consumer, for messages.
+    consumer: Rc<str>,
+}
+
+/// Chooses one of so many channels by a key.
+pub type PartitionOf<K> = for<'a> fn(<K as Record>::Ref<'a>, u32) -> u32;
+
+impl<K: Record, T: Record> ByFunction<K, T> {
+    pub fn new(key: KeyOf<K, T>, partition: PartitionOf<K>, channels: u32, consumer: Rc<str>) -> Self {
+        ByFunction { key, partition, channels, consumer }
+    }
+
+    #[cold]
+    fn refuse(&self, channel: u32) -> ! {
+        let ByFunction { channels, consumer, .. } = self;
+        flow::fail(Failure::fatal(format!(
+            "the custom partitioner in front of '{consumer}' chose channel {channel}, but there are {channels}, from 0; it \
+             must return a number below the second one it is given"
+        )))
+    }
+}
+
+impl<K: Record, T: Record> Selector<T> for ByFunction<K, T> {
+    #[inline]
+    fn select(&mut self, record: T::Ref<'_>) -> Choice {
+        // See `with_key`: a selector borrows the handle as long as what the handle borrows.
+        let handle = T::shorten(record);
+        let channel = (self.partition)((self.key)(&handle), self.channels);
+        if channel >= self.channels {
+            self.refuse(channel);
+        }
+        Choice::One { channel: channel as usize, key_hash: 0 }
+    }
+}
+
 /// Without a key: round robin, at random, to the first, to all.
 pub enum Keyless {
     RoundRobin { next: usize, count: usize },

@@ -133,6 +133,8 @@ pub enum Partitioning {
     Shuffle,
     /// To the first.
     Global,
+    /// As a function of the program says.
+    Custom,
 }
 
 impl Partitioning {

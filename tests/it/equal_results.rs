@@ -93,6 +93,29 @@ fn every_partitioning_delivers_every_record_as_it_promises() {
 }
 
 #[test]
+fn a_custom_partitioner_chooses_the_subtask_by_the_key() {
+    for parallelism in [1, 3, 4] {
+        let env = local(&[&format!("parallelism.default={parallelism}")]);
+        let words = env.from_collection((0..300_u64).map(|number| (format!("{}", number % 7), number)));
+        let sent = words.rebalance().filter(|_| true).partition_custom::<String, _, _>(
+            |word| word.0,
+            |key, channels| key.parse::<u32>().expect("keys are numbers") % channels,
+        );
+        let placed =
+            sent.rich_map((), |(), context| Ok(context.index_of_this_subtask()), |subtask, word| (word.1, *subtask));
+        let collected = placed.collect();
+        let graph = serde_json::to_value(env.job_graph("custom").expect("a job")).expect("a graph can be written");
+        let names: Vec<&str> =
+            graph["edges"].as_array().into_iter().flatten().filter_map(|edge| edge["partitioning"].as_str()).collect();
+        assert_eq!(names, ["REBALANCE", "CUSTOM"]);
+        let mut seen = env.execute("custom").expect("the job succeeds").collected(&collected);
+        seen.sort_unstable();
+        let expected: Vec<(u64, u32)> = (0..300).map(|number| (number, (number % 7) as u32 % parallelism)).collect();
+        assert_eq!(seen, expected, "parallelism {parallelism}");
+    }
+}
+
+#[test]
 fn a_batch_gives_the_final_value_of_each_key_and_nothing_else() {
     for parallelism in [1, 3] {
         let env = local(&[&format!("parallelism.default={parallelism}"), "execution.runtime-mode=BATCH"]);

@@ -47,6 +47,18 @@ fn an_error_names_the_innermost_operator() {
 }
 
 #[test]
+fn a_custom_partitioner_that_chooses_a_subtask_there_is_not_fails_with_both_operators() {
+    let env = local(&["parallelism.default=3"]);
+    let numbers = env.from_collection(0..10_u64).set_parallelism(1).name("numbers");
+    let sent = numbers.partition_custom::<u64, _, _>(|number| *number, |number, _| number as u32);
+    let _ = sent.map(|number| number).name("consumer").discard();
+    let failure = failure_of(&env);
+    assert_eq!(failure.operator.as_deref(), Some("numbers"));
+    let expected = "in front of 'consumer' chose channel 3, but there are 3";
+    assert!(failure.message.contains(expected), "{failure}");
+}
+
+#[test]
 fn a_failing_open_fails_the_job() {
     let env = local(&["parallelism.default=1"]);
     let numbers = env.from_collection(0..3_u64);

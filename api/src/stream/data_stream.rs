@@ -45,7 +45,15 @@ pub struct DataStream<T> {
 pub(crate) struct Upstream {
     pub(crate) node: usize,
     pub(crate) tag: Option<String>,
-    pub(crate) partitioning: Option<Partitioning>,
+    pub(crate) exchange: Option<Exchange>,
+}
+
+/// How a stream's records are to find their subtask.
+#[derive(Clone, Debug)]
+pub(crate) struct Exchange {
+    partitioning: Partitioning,
+    /// What writes them, if the partitioning alone does not say.
+    writer: Option<FactoryRef>,
 }
 
 impl<T> Clone for DataStream<T> {
@@ -68,7 +76,7 @@ impl<T: Record> DataStream<T> {
     pub(crate) fn of_node(graph: &SharedGraph, node: StreamNode) -> DataStream<T> {
         let mut nodes = graph.borrow_mut();
         nodes.nodes.push(node);
-        let upstream = Upstream { node: nodes.nodes.len() - 1, tag: None, partitioning: None };
+        let upstream = Upstream { node: nodes.nodes.len() - 1, tag: None, exchange: None };
         DataStream { graph: graph.clone(), upstreams: vec![upstream], of: PhantomData }
     }
 
@@ -96,12 +104,15 @@ impl<T: Record> DataStream<T> {
 
     /// This stream as an input of an operator.
     pub(crate) fn inputs(&self, input: u8) -> Vec<NodeInput> {
-        let writer = factory::reference(edge::keyless_writer::<T>);
-        let of_upstream = |upstream: &Upstream| NodeInput {
-            from: upstream.node,
-            tag: upstream.tag.clone(),
-            input,
-            edge: Edge { partitioning: upstream.partitioning, writer: writer.clone(), writer_conf: None },
+        let of_upstream = |upstream: &Upstream| {
+            let exchange = upstream.exchange.as_ref();
+            let custom = exchange.and_then(|exchange| exchange.writer.clone());
+            let edge = Edge {
+                partitioning: exchange.map(|exchange| exchange.partitioning),
+                writer: custom.unwrap_or_else(|| factory::reference(edge::keyless_writer::<T>)),
+                writer_conf: None,
+            };
+            NodeInput { from: upstream.node, tag: upstream.tag.clone(), input, edge }
         };
         self.upstreams.iter().map(of_upstream).collect()
     }
@@ -287,8 +298,12 @@ impl<T: Record> DataStream<T> {
     }
 
     fn partitioned(&self, partitioning: Partitioning) -> DataStream<T> {
+        self.exchanged(Exchange { partitioning, writer: None })
+    }
+
+    fn exchanged(&self, exchange: Exchange) -> DataStream<T> {
         let mut stream = self.clone();
-        stream.upstreams.iter_mut().for_each(|upstream| upstream.partitioning = Some(partitioning));
+        stream.upstreams.iter_mut().for_each(|upstream| upstream.exchange = Some(exchange.clone()));
         stream
     }
 
@@ -326,6 +341,36 @@ impl<T: Record> DataStream<T> {
     #[must_use]
     pub fn global(&self) -> DataStream<T> {
         self.partitioned(Partitioning::Global)
+    }
+
+    /// Sends each record to the subtask that `partition` chooses by the record's key: a number below the second one it is
+    /// given, which is how many there are. The stream has no keys for that: see [`DataStream::key_by`].
+    ///
+    /// ```
+    /// # use millstream_api::stream::environment::StreamExecutionEnvironment;
+    /// # let env = StreamExecutionEnvironment::get();
+    /// let orders = env.from_collection([(7_u64, "book".to_owned())]);
+    /// // What belongs to the most important customers has the first subtask to itself.
+    /// let sent = orders.partition_custom::<u64, _, _>(
+    ///     |order| order.0,
+    ///     |customer, channels| match channels {
+    ///         1 => 0,
+    ///         _ if customer < 10 => 0,
+    ///         _ => 1 + (customer % u64::from(channels - 1)) as u32,
+    ///     },
+    /// );
+    /// # let _ = sent.map(|order| order.0);
+    /// ```
+    #[must_use]
+    pub fn partition_custom<K: Record, F, P>(&self, key: F, partition: P) -> DataStream<T>
+    where
+        F: for<'a> Fn(&'a T::Ref<'a>) -> K::Ref<'a> + Copy + 'static,
+        P: for<'a> Fn(K::Ref<'a>, u32) -> u32 + Copy + 'static,
+    {
+        refuse_captures!(F, P);
+        let _ = (key, partition);
+        let writer = Some(factory::reference(edge::custom_writer::<K, T, F, P>));
+        self.exchanged(Exchange { partitioning: Partitioning::Custom, writer })
     }
 
     /// Ends the stream in a sink.
