@@ -36,9 +36,13 @@ fn write_text(directory: &Path, lines: u64) -> HashMap<String, u64> {
     counts
 }
 
-fn start(root: &Path, parallelism: u32, restore: bool) -> Child {
+const WORD_COUNT: &str = env!("CARGO_BIN_EXE_word_count_job");
+/// The same, with an async function in front.
+const ASYNC_WORD_COUNT: &str = env!("CARGO_BIN_EXE_async_word_count_job");
+
+fn start(job: &str, root: &Path, parallelism: u32, restore: bool) -> Child {
     let checkpoints = root.join("checkpoints");
-    let mut command = Command::new(env!("CARGO_BIN_EXE_word_count_job"));
+    let mut command = Command::new(job);
     command
         .args([root.join("input"), root.join("output")])
         .arg(format!("-Dparallelism.default={parallelism}"))
@@ -78,16 +82,16 @@ fn committed(root: &Path) -> HashMap<String, Vec<u64>> {
     counts
 }
 
-fn run_with_kills(parallelisms: &[u32]) {
+fn run_with_kills(job: &str, lines: u64, parallelisms: &[u32]) {
     let root = tempfile::tempdir().unwrap();
     let root = root.path();
     fs::create_dir(root.join("input")).unwrap();
-    let expected = write_text(&root.join("input"), 150_000);
+    let expected = write_text(&root.join("input"), lines);
     let mut kills = 0;
     for (round, parallelism) in parallelisms.iter().enumerate() {
         let is_last = round + 1 == parallelisms.len();
         let before = newest_checkpoint(root);
-        let mut job = start(root, *parallelism, round > 0);
+        let mut job = start(job, root, *parallelism, round > 0);
         if !is_last {
             let wanted = before + 1;
             wait_until("a checkpoint, or the end", || {
@@ -119,12 +123,17 @@ fn run_with_kills(parallelisms: &[u32]) {
 
 #[test]
 fn every_record_counts_exactly_once_however_often_the_process_is_killed() {
-    run_with_kills(&[2, 2, 2, 2]);
+    run_with_kills(WORD_COUNT, 150_000, &[2, 2, 2, 2]);
 }
 
 #[test]
 fn a_killed_job_goes_on_at_another_parallelism() {
-    run_with_kills(&[2, 3, 1]);
+    run_with_kills(WORD_COUNT, 150_000, &[2, 3, 1]);
+}
+
+#[test]
+fn records_that_an_async_function_works_on_are_neither_lost_nor_doubled_by_kills() {
+    run_with_kills(ASYNC_WORD_COUNT, 20_000, &[2, 2, 3, 1]);
 }
 
 #[test]
@@ -133,7 +142,7 @@ fn a_damaged_checkpoint_is_passed_over_for_the_one_before() {
     let root = root.path();
     fs::create_dir(root.join("input")).unwrap();
     let expected = write_text(&root.join("input"), 150_000);
-    let mut job = start(root, 2, false);
+    let mut job = start(WORD_COUNT, root, 2, false);
     wait_until("two checkpoints", || newest_checkpoint(root) >= 2 || job.try_wait().unwrap().is_some());
     assert!(job.try_wait().unwrap().is_none(), "the job was too fast to be killed");
     job.kill().unwrap();
@@ -147,7 +156,7 @@ fn a_damaged_checkpoint_is_passed_over_for_the_one_before() {
     bytes[middle] ^= 0x55;
     fs::write(&states[0], bytes).unwrap();
 
-    let mut job = start(root, 2, true);
+    let mut job = start(WORD_COUNT, root, 2, true);
     wait_until("the end of the job", || job.try_wait().unwrap().is_some());
     let log = fs::read_to_string(root.join("log")).unwrap();
     assert!(job.wait().unwrap().success(), "{log}");

@@ -5,7 +5,7 @@ use std::process::Command;
 
 #[test]
 fn a_closure_that_captures_is_refused_with_the_way_out_and_the_users_line() {
-    for program in ["map", "filter", "flat_map", "key_by"] {
+    for program in ["map", "filter", "flat_map", "async_map", "key_by"] {
         let output = Command::new(env!("CARGO"))
             .args(["build", "--quiet", "--package", "millstream-tests", "--features", "refused", "--bin"])
             .arg(format!("refused_{program}"))
