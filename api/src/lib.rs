@@ -16,6 +16,7 @@
 //! | jobs and their results | [`job`] |
 //! | how operators travel | [`factory`] |
 //! | how records and signals pass through a chain | [`push`], [`signal`], [`flow`] |
+//! | what is known of a user function's panic | [`panics`] |
 //! | how records lie in segments | [`frame`], [`output`], [`head`] |
 
 // Lets the derive macro's paths work in this crate's own tests and modules.
@@ -34,6 +35,7 @@ pub mod head;
 pub mod job;
 mod operators;
 pub mod output;
+pub mod panics;
 pub mod push;
 pub mod record;
 pub mod signal;

@@ -16,6 +16,7 @@ use millstream_api::{
     coordinator::{CoordinatorActions, OperatorCoordinator},
     factory::{Build, Product},
     flow::{self, Flow},
+    panics,
 };
 use millstream_model::{
     fault::Failure,
@@ -30,7 +31,7 @@ use millstream_shuffle::{
 
 use crate::{
     chain::call_factory,
-    clock, panics,
+    clock,
     report::Reporter,
     slot_thread::{Mail, SlotMailbox},
     task::TaskMail,

@@ -30,7 +30,6 @@ mod input;
 mod metrics;
 mod network;
 mod output;
-mod panics;
 mod processors;
 mod report;
 mod restore;

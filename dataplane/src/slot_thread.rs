@@ -16,6 +16,7 @@ use crossbeam_channel::{Receiver, Sender, unbounded};
 use millstream_api::{
     context::{Accumulators, IoTask, Services, TaskWaker},
     flow::{self, Flow},
+    panics,
     state::Section,
 };
 use millstream_model::{
@@ -35,7 +36,6 @@ use crate::{
     input::GateInput,
     metrics::TaskCounters,
     output::Limits,
-    panics,
     processors::Processors,
     report::Reporter,
     snapshot::Uploader,

@@ -21,6 +21,7 @@ use millstream_api::{
     context::Accumulators,
     flow::{self, Flow},
     head::Head,
+    panics,
     signal::{Barrier, Signal},
     source::{SourceStatus, SourceTask},
     state::Snapshot,
@@ -38,7 +39,6 @@ use crate::{
     clock,
     input::{GateInput, Polled},
     metrics::{Spent, TaskCounters},
-    panics,
     report::Reporter,
     snapshot::{Uploader, nanos_since},
 };

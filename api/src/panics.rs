@@ -3,7 +3,7 @@
 
 use std::{backtrace::Backtrace, cell::RefCell, panic, sync::Once};
 
-use millstream_api::flow::PanicFacts;
+use crate::flow::PanicFacts;
 
 thread_local! {
     /// `Some` on threads that run tasks: what the last panic looked like.
@@ -11,7 +11,7 @@ thread_local! {
 }
 
 /// Prepares the calling thread, and the process's hook if this is the first one.
-pub(crate) fn watch_this_thread() {
+pub fn watch_this_thread() {
     static HOOK: Once = Once::new();
     HOOK.call_once(|| {
         let before = panic::take_hook();
@@ -33,6 +33,6 @@ pub(crate) fn watch_this_thread() {
 }
 
 /// What the last panic on this thread looked like; once.
-pub(crate) fn take_facts() -> Option<PanicFacts> {
+pub fn take_facts() -> Option<PanicFacts> {
     FACTS.with_borrow_mut(|facts| facts.as_mut().and_then(Option::take))
 }
