@@ -169,14 +169,17 @@ impl ExecutionGraph {
         alive.for_each(|execution| execution.enter(ExecutionState::Canceling, now));
     }
 
-    /// A worker is gone, and its tasks with it. They are not waited for.
-    pub fn on_worker_failed(&mut self, worker: WorkerId, failure: &Failure, now: Moment) {
+    /// A worker is gone, and its tasks with it. They are not waited for. Whether there were any that had not ended.
+    pub fn on_worker_failed(&mut self, worker: WorkerId, failure: &Failure, now: Moment) -> bool {
         let lost =
             self.executions_mut().filter(|execution| execution.worker == worker && !execution.state.is_terminal());
+        let mut lost_any = false;
         for execution in lost {
             execution.enter(ExecutionState::Failed, now);
             execution.failure = Some(failure.clone());
+            lost_any = true;
         }
+        lost_any
     }
 
     /// In topological order of the vertices, and by index within each.

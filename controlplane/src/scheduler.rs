@@ -42,8 +42,9 @@ pub fn place(graph: &JobGraph, workers: &[WorkerSlots]) -> Result<Vec<Placement>
 /// The job needs more slots than there are.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 #[error(
-    "the job needs {needed} slots and {available} are there: lower its parallelism, or raise \
-     taskmanager.numberOfTaskSlots or the number of TaskManagers"
+    "the job needs {needed} slots and {available} are there, {} too few: lower its parallelism, or raise \
+     taskmanager.numberOfTaskSlots or the number of TaskManagers",
+    .needed - .available
 )]
 pub struct NotEnoughSlots {
     pub needed: u32,

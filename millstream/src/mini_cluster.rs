@@ -108,6 +108,8 @@ impl EmbeddedJob {
         let handle = JobMaster::start(JobMasterConfig {
             graph,
             workers: vec![Box::new(link)],
+            // Nobody else: the sender is gone.
+            joining: unbounded().1,
             reports,
             store: leadership.store.clone(),
             checkpoint_dir,

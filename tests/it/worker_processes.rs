@@ -53,7 +53,16 @@ fn run(graph: JobGraph, workers: u32) -> JobOutcome {
     let store = Arc::new(MemoryStore::new());
     let epoch = store.elect();
     let workers = processes.iter().map(|process| Box::new(Link(process.clone())) as Box<dyn WorkerLink>).collect();
-    JobMaster::start(JobMasterConfig { graph, workers, reports, store, checkpoint_dir: None, epoch }).wait()
+    JobMaster::start(JobMasterConfig {
+        graph,
+        workers,
+        joining: crossbeam_channel::unbounded().1,
+        reports,
+        store,
+        checkpoint_dir: None,
+        epoch,
+    })
+    .wait()
 }
 
 #[test]

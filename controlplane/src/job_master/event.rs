@@ -3,12 +3,14 @@
 use crossbeam_channel::{Receiver, never, select};
 use millstream_model::message::FromWorker;
 
-use super::handle::Request;
+use super::{WorkerLink, handle::Request};
 use crate::clock::{Clock, Moment};
 
-#[derive(Debug)]
 pub(super) enum Event {
     Report(FromWorker),
+    Joined(Box<dyn WorkerLink>),
+    /// Nobody can join any more.
+    NoMoreWorkers,
     /// No worker is left that could report anything.
     WorkersGone,
     Request(Request),
@@ -20,6 +22,7 @@ pub(super) enum Event {
 #[derive(Debug)]
 pub(super) struct Events {
     pub(super) reports: Receiver<FromWorker>,
+    pub(super) joining: Receiver<Box<dyn WorkerLink>>,
     pub(super) requests: Receiver<Request>,
     pub(super) clock: Clock,
 }
@@ -37,6 +40,13 @@ impl Events {
                     Err(_) => {
                         self.reports = never();
                         return Event::WorkersGone;
+                    }
+                },
+                recv(self.joining) -> link => match link {
+                    Ok(link) => return Event::Joined(link),
+                    Err(_) => {
+                        self.joining = never();
+                        return Event::NoMoreWorkers;
                     }
                 },
                 recv(self.requests) -> request => match request {

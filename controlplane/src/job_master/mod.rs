@@ -3,9 +3,11 @@
 //! ```text
 //!            ┌─► Running ──all finished──────────────────────────────────────────► Ended
 //!  deploy ───┤      │ failure, cancel                                                ▲
-//!            │   Stopping ──all tasks have ended──► failed or cancelled for good ────┤
-//!            │      └───────────────► BackingOff ──pause over──┐                     │
-//!            └─────────────────────────────────────────────────┘   watchdog ─────────┘
+//!    ▲  ▲    │   Stopping ──all tasks have ended──► failed or cancelled for good ────┤
+//!    │  │    │      └───────────────► BackingOff ──pause over──┐     ▲               │
+//!    │  └────│─────────────────────────────────────────────────┘   watchdog ─────────┤
+//!    │       └─► WaitingForSlots ──none come in time, cancel─────────────────────────┘
+//!    └──a worker joins────┘
 //! ```
 //! One loop over one closed enum of events, on a thread of its own. It owns the clock, the files and the store, does what
 //! the deciders say, and has no policy of its own.
@@ -14,25 +16,37 @@
 //! [`Failover`] says of the region: a job's unconnected parts are few.
 //!
 //! Invariants: a generation is stored before its first message is sent, and sinks hear of a checkpoint after the pointer
-//! has moved to it. `keeper` has the order of everything that is stored.
+//! has moved to it. `keeper` has the order of everything that is stored. Nobody waits for a worker that is gone, and none
+//! comes back under its old id.
+//!
+//! | Look here for | module |
+//! |---|---|
+//! | where in its life a job is | `phase` |
+//! | slots, what tasks start from, deployments | `deploy` |
+//! | workers that come and go | `workers` |
+//! | checkpoints, and who asked for them | `checkpointing` |
+//! | cancelling, failing, the watchdog, the end | `stop` |
 
+mod checkpointing;
+mod deploy;
 mod event;
 #[cfg(test)]
 pub(crate) mod fixture;
 mod handle;
 mod keeper;
 mod outcome;
+mod phase;
 mod record;
 mod restore;
+mod stop;
 #[cfg(test)]
 mod tests;
+mod workers;
 
 use std::{
-    collections::{BTreeMap, BTreeSet, VecDeque},
+    collections::BTreeMap,
     fmt,
-    fs::File,
     hash::{BuildHasher, Hasher, RandomState},
-    io::{self, Read},
     net::SocketAddr,
     panic::{AssertUnwindSafe, catch_unwind},
     path::PathBuf,
@@ -43,7 +57,6 @@ use std::{
 use crossbeam_channel::{Receiver, Sender};
 use millstream_model::{
     config::{self, BadValue, CheckpointRetention},
-    deployment::{ChannelToken, CompletedCheckpoint, Deployment, Peer},
     fault::{Failure, Remedy},
     id::{CheckpointId, Generation, JobId, JobVertexId, LeaderEpoch, WorkerId},
     job_graph::JobGraph,
@@ -55,15 +68,16 @@ use self::{
     event::{Event, Events},
     handle::{HandleSide, Request, View},
     keeper::{Keeper, Setback},
+    phase::{AfterStop, Cancellation, Phase},
+    stop::not_leading,
+    workers::Workers,
 };
 use crate::{
-    cause::with_causes,
     checkpoint::{Action, CheckpointConfig, CheckpointCoordinator},
     clock::{Clock, Moment},
     execution_graph::{Effect, ExecutionGraph},
     failover::{Failover, Verdict},
-    scheduler::{self, WorkerSlots},
-    store::{JobResult, Store, StoreError},
+    store::Store,
 };
 
 pub use self::{
@@ -88,9 +102,12 @@ pub trait WorkerLink: Send {
 /// What a JobMaster starts with.
 pub struct JobMasterConfig {
     pub graph: JobGraph,
-    /// The workers whose slots the job may use.
+    /// The workers whose slots the job may use from the start.
     pub workers: Vec<Box<dyn WorkerLink>>,
-    /// What those workers report, each in order. The job fails when all senders are gone.
+    /// Those that join while it runs, each with an id of its own. A worker leaves with [`Report::WorkerFailed`]. When
+    /// all senders are gone, none can join, and a job with too few slots does not wait for more.
+    pub joining: Receiver<Box<dyn WorkerLink>>,
+    /// What all those workers report, each in order. The job fails when all senders are gone.
     pub reports: Receiver<FromWorker>,
     pub store: Arc<dyn Store>,
     /// The value of `execution.checkpointing.dir` as a path; the job's directory is below it. Workers use the same.
@@ -113,7 +130,7 @@ impl fmt::Debug for JobMasterConfig {
 /// The driver of one job.
 pub struct JobMaster {
     graph: JobGraph,
-    workers: Vec<Box<dyn WorkerLink>>,
+    workers: Workers,
     epoch: LeaderEpoch,
     keeper: Keeper,
     retention: CheckpointRetention,
@@ -123,6 +140,8 @@ pub struct JobMaster {
     failover: Failover,
     execution: ExecutionGraph,
     cancellation: Cancellation,
+    /// How long the job waits for slots.
+    slot_timeout: Duration,
     phase: Phase,
     view: Arc<View>,
     /// Those who asked for a checkpoint that has not been triggered yet, and those who wait for one that has.
@@ -132,53 +151,14 @@ pub struct JobMaster {
     restarts: u32,
 }
 
-/// How tasks that do not end are dealt with.
-#[derive(Clone, Copy, Debug)]
-struct Cancellation {
-    /// Between two messages that tell them to.
-    interval: Duration,
-    /// Until the job is given up.
-    timeout: Option<Duration>,
-}
-
-/// Where in its life the job is. The execution graph knows its status, which is what others see of this.
-#[derive(Debug)]
-enum Phase {
-    /// Nothing was deployed yet.
-    Prepared,
-    Running {
-        /// Whether all tasks run, so that checkpoints are taken.
-        is_ready: bool,
-        /// Whether all data was read and the tasks were led to their end.
-        is_ending: bool,
-    },
-    /// Tasks were told to end, and are waited for.
-    Stopping {
-        then: AfterStop,
-        resend_at: Moment,
-        give_up_at: Option<Moment>,
-    },
-    /// Nothing runs until this time.
-    BackingOff {
-        until: Moment,
-    },
-    Ended,
-}
-
-#[derive(Clone, Debug)]
-enum AfterStop {
-    Restart { after: Duration },
-    Fail(Failure),
-    Cancel,
-}
-
 impl JobMaster {
     /// Starts the job on a thread of its own and returns at once. Whatever goes wrong shows in the outcome.
     pub fn start(config: JobMasterConfig) -> JobHandle {
         let clock = Clock::start();
         let job = config.graph.job_id;
         let (handle, HandleSide { requests, view, alive }) = JobHandle::new(job);
-        let events = Events { reports: config.reports.clone(), requests, clock };
+        let (reports, joining) = (config.reports.clone(), config.joining.clone());
+        let events = Events { reports, joining, requests, clock };
         let shown = view.clone();
         let run = move || {
             let master_view = view.clone();
@@ -232,8 +212,9 @@ impl JobMaster {
                 interval: configuration.get(&config::TASK_CANCELLATION_INTERVAL).map_err(bad_value)?,
                 timeout: Some(tolerance).filter(|timeout| !timeout.is_zero()),
             },
+            slot_timeout: configuration.get(&config::SLOT_REQUEST_TIMEOUT).map_err(bad_value)?,
             graph,
-            workers,
+            workers: Workers::new(workers),
             epoch,
             keeper,
             takes_final_checkpoint,
@@ -257,17 +238,8 @@ impl JobMaster {
     /// Deploys the job for the first time.
     fn begin(&mut self, now: Moment) {
         self.started = now;
-        match self.first_restore().map_err(Setback::from).and_then(|restore| self.deploy(restore, now)) {
-            Ok(()) => {}
-            Err(Setback::LeadershipLost(error)) => self.on_leadership_lost(&error, now),
-            Err(Setback::Failed(failure)) => {
-                // It did not run, so there is no result to store and nothing of it to delete: it may be tried again.
-                tracing::warn!(job = %self.graph.job_id, %failure, "the job cannot start");
-                self.execution.become_status(JobStatus::Failed, now);
-                self.send_to_all(Command::Shutdown);
-                self.show_end(JobStatus::Failed, Some(failure), now);
-            }
-        }
+        let deployed = self.restore_point().map_err(Setback::from).and_then(|restore| self.deploy(restore, now));
+        self.unless_set_back(deployed, now);
         self.settle(now);
         self.show();
     }
@@ -279,6 +251,7 @@ impl JobMaster {
             Phase::Stopping { resend_at, give_up_at, .. } => {
                 Some(give_up_at.map_or(*resend_at, |give_up_at| give_up_at.min(*resend_at)))
             }
+            Phase::WaitingForSlots(waiting) => Some(waiting.give_up_at),
             Phase::BackingOff { until } => Some(*until),
             Phase::Prepared | Phase::Ended => None,
         }
@@ -289,6 +262,8 @@ impl JobMaster {
             Event::Report(FromWorker { worker, report }) => self.on_report(worker, report, now),
             Event::Request(Request::Cancel) => self.on_cancel(now),
             Event::Request(Request::Checkpoint(answer)) => self.on_checkpoint_request(answer, now),
+            Event::Joined(link) => self.on_joined(link, now),
+            Event::NoMoreWorkers => self.on_no_more_workers(now),
             Event::WorkersGone => self.on_workers_gone(now),
             Event::Timer => {}
         }
@@ -341,55 +316,25 @@ impl JobMaster {
                 }
             }
             Report::WorkerFailed { failure } => {
-                self.execution.on_worker_failed(worker, &failure, now);
-                self.on_failure(None, failure, now);
+                tracing::warn!(job = %self.graph.job_id, worker = worker.0, %failure, "a worker is gone");
+                self.workers.leave(worker);
+                // A worker that has nothing to do for the job, or nothing any more, is no loss.
+                if self.execution.on_worker_failed(worker, &failure, now) {
+                    self.on_failure(None, failure, now);
+                }
             }
         }
     }
 
     fn on_workers_gone(&mut self, now: Moment) {
         let failure = Failure::fatal("all workers of the job are gone");
-        let workers: Vec<_> = self.workers.iter().map(|worker| worker.worker()).collect();
-        for worker in workers {
+        for worker in self.workers.leave_all() {
             self.execution.on_worker_failed(worker, &failure, now);
         }
         match self.phase {
-            Phase::BackingOff { .. } => self.fail(failure, now),
+            Phase::BackingOff { .. } | Phase::WaitingForSlots(_) => self.unless_set_back(Err(failure.into()), now),
             _ => self.on_failure(None, failure, now),
         }
-    }
-
-    fn on_cancel(&mut self, now: Moment) {
-        match self.phase {
-            Phase::Running { .. } => {
-                self.execution.become_status(JobStatus::Cancelling, now);
-                self.stop_tasks(AfterStop::Cancel, now);
-            }
-            Phase::Stopping { then: AfterStop::Restart { .. }, .. } => {
-                self.execution.become_status(JobStatus::Cancelling, now);
-                self.after_stop(AfterStop::Cancel);
-            }
-            Phase::BackingOff { .. } => {
-                self.execution.become_status(JobStatus::Cancelling, now);
-                self.end(JobStatus::Canceled, None, now);
-            }
-            // A job that fails anyway keeps its failure.
-            Phase::Prepared | Phase::Stopping { .. } | Phase::Ended => {}
-        }
-    }
-
-    fn on_checkpoint_request(&mut self, answer: Sender<Result<CheckpointId, CheckpointRefused>>, now: Moment) {
-        let job = self.graph.job_id;
-        if !self.keeper.has_directory() {
-            return answer_to(answer, Err(CheckpointRefused::NoDirectory { job }));
-        }
-        let (is_accepted, actions) = self.checkpoints.request(now);
-        if is_accepted {
-            self.asked.push(answer);
-        } else {
-            answer_to(answer, Err(CheckpointRefused::NotRunning { job, status: self.execution.status() }));
-        }
-        self.apply(actions, now);
     }
 
     fn on_failure(&mut self, vertex: Option<JobVertexId>, failure: Failure, now: Moment) {
@@ -414,7 +359,11 @@ impl JobMaster {
                 self.view.lock().metrics.last_failure = Some(failure.clone());
                 self.after_stop(AfterStop::Fail(failure));
             }
-            Phase::Prepared | Phase::Stopping { .. } | Phase::BackingOff { .. } | Phase::Ended => {
+            Phase::Prepared
+            | Phase::Stopping { .. }
+            | Phase::BackingOff { .. }
+            | Phase::WaitingForSlots(_)
+            | Phase::Ended => {
                 tracing::debug!(job = %self.graph.job_id, %failure, "a further failure");
             }
         }
@@ -437,37 +386,17 @@ impl JobMaster {
             }
             Phase::BackingOff { until } if *until <= now => {
                 self.restarts += 1;
-                match self.keeper.latest(&self.graph).map_err(Setback::from).and_then(|latest| self.deploy(latest, now))
-                {
-                    Ok(()) => {}
-                    Err(Setback::Failed(failure)) => self.fail(failure, now),
-                    Err(Setback::LeadershipLost(error)) => self.on_leadership_lost(&error, now),
-                }
+                let latest = self.keeper.latest(&self.graph).map_err(Setback::from);
+                let deployed = latest.and_then(|latest| self.deploy(latest, now));
+                self.unless_set_back(deployed, now);
             }
-            Phase::Prepared | Phase::Stopping { .. } | Phase::BackingOff { .. } | Phase::Ended => {}
+            Phase::WaitingForSlots(waiting) if waiting.give_up_at <= now => self.on_no_slots(now),
+            Phase::Prepared
+            | Phase::Stopping { .. }
+            | Phase::BackingOff { .. }
+            | Phase::WaitingForSlots(_)
+            | Phase::Ended => {}
         }
-    }
-
-    /// Some tasks did not end when they were told to. Nothing may be deployed beside them.
-    fn on_stuck(&mut self, now: Moment) {
-        let vertices = self.execution.vertices().iter();
-        let is_alive = |execution: &crate::execution_graph::Execution| !execution.state().is_terminal();
-        let stuck = vertices.filter(|vertex| vertex.current.as_ref().is_some_and(is_alive));
-        let names: Vec<_> = stuck.map(|vertex| format!("{} ({})", vertex.name, vertex.subtask.index)).collect();
-        let timeout = self.cancellation.timeout.unwrap_or_default();
-        let stuck = format!(
-            "these tasks have not ended within {timeout:?} (task.cancellation.timeout), most likely because a function \
-             blocks: {}",
-            names.join(", ")
-        );
-        let failure = match &self.phase {
-            // What they were stopped for comes first.
-            Phase::Stopping { then: AfterStop::Fail(failure), .. } => {
-                Failure { message: format!("{}; then {stuck}", failure.message), ..failure.clone() }
-            }
-            _ => Failure::fatal(stuck),
-        };
-        self.fail(failure, now);
     }
 
     /// Goes on to what the tasks' states allow.
@@ -495,204 +424,6 @@ impl JobMaster {
         }
     }
 
-    fn on_stopped(&mut self, now: Moment) {
-        let Phase::Stopping { then, .. } = &self.phase else { unreachable!("only called while stopping") };
-        match then.clone() {
-            AfterStop::Restart { after } => {
-                tracing::info!(job = %self.graph.job_id, ?after, "the job restarts");
-                self.phase = Phase::BackingOff { until: now + after };
-            }
-            AfterStop::Fail(failure) => self.fail(failure, now),
-            AfterStop::Cancel => self.end(JobStatus::Canceled, None, now),
-        }
-    }
-
-    /// What the first deployment starts from: what the user named, or for an old job its own latest.
-    fn first_restore(&mut self) -> Result<Option<CompletedCheckpoint>, Failure> {
-        if !self.keeper.is_new() {
-            return self.keeper.latest(&self.graph);
-        }
-        let location = self.graph.configuration.get(&config::STATE_RECOVERY_PATH)?;
-        let Some(location) = location else { return Ok(None) };
-        let checkpoint = restore::named(&self.graph, &location)?;
-        self.checkpoints.continue_after(checkpoint.id);
-        Ok(Some(checkpoint))
-    }
-
-    /// Starts all tasks at the next generation.
-    fn deploy(&mut self, restore: Option<CompletedCheckpoint>, now: Moment) -> Result<(), Setback> {
-        let offers = self.workers.iter().map(|link| WorkerSlots { worker: link.worker(), slots: link.slots() });
-        let offers: Vec<_> = offers.collect();
-        let placements = scheduler::place(&self.graph, &offers).map_err(Failure::from)?;
-        let token = random_token()
-            .map_err(|cause| Failure::new(format!("the system gives no randomness (/dev/urandom): {cause}")))?;
-        let generation = self.keeper.next_generation(restore.as_ref())?;
-        if let Some(checkpoint) = restore.as_ref().filter(|checkpoint| self.keeper.is_own(checkpoint)) {
-            self.checkpoints.on_restored(checkpoint.id);
-        }
-        let restored_from = restore.as_ref().map(|checkpoint| &checkpoint.directory);
-        tracing::info!(job = %self.graph.job_id, generation = generation.0, ?restored_from, "the job is deployed");
-
-        if self.execution.status() == JobStatus::Initializing {
-            self.execution.become_status(JobStatus::Created, now);
-        }
-        self.execution.become_status(JobStatus::Running, now);
-        self.execution.deploy(generation, &placements, now);
-        self.phase = Phase::Running { is_ready: false, is_ending: false };
-        self.view.lock().metrics.tasks.clear();
-        let placed: BTreeSet<WorkerId> = placements.iter().map(|placement| placement.worker).collect();
-        let taking_part: Vec<_> = self.workers.iter().filter(|link| placed.contains(&link.worker())).collect();
-        let peers = taking_part
-            .iter()
-            .map(|link| Peer { worker: link.worker(), shuffle_address: link.shuffle_address() })
-            .collect();
-        let deployment = Deployment { generation, token, placements, peers, restore };
-        for link in taking_part {
-            let (graph, deployment) = (Box::new(self.graph.clone()), Box::new(deployment.clone()));
-            link.send(ToWorker { epoch: self.epoch, command: Command::Deploy { graph, deployment } });
-        }
-        Ok(())
-    }
-
-    /// Tells all tasks to end, and their checkpoints with them.
-    fn stop_tasks(&mut self, then: AfterStop, now: Moment) {
-        let aborts = self.checkpoints.stop();
-        self.apply(aborts, now);
-        self.refuse_asked();
-        self.execution.cancel(now);
-        self.send_to_all(Command::Cancel { generation: self.generation() });
-        self.phase = Phase::Stopping {
-            then,
-            resend_at: now + self.cancellation.interval,
-            give_up_at: self.cancellation.timeout.map(|timeout| now + timeout),
-        };
-    }
-
-    /// Changes what happens when the tasks have ended.
-    fn after_stop(&mut self, next: AfterStop) {
-        if let Phase::Stopping { then, .. } = &mut self.phase {
-            *then = next;
-        }
-    }
-
-    /// Does what the checkpoint coordinator says, and what it says to the results of that.
-    fn apply(&mut self, actions: Vec<Action>, now: Moment) {
-        let mut actions = VecDeque::from(actions);
-        while let Some(action) = actions.pop_front() {
-            match action {
-                Action::Begin { checkpoint } => {
-                    // Before what follows, which may be the end of the job.
-                    let begun = self.begin_checkpoint(checkpoint, now);
-                    begun.into_iter().rev().for_each(|action| actions.push_front(action));
-                }
-                Action::SnapshotCoordinators { checkpoint } => {
-                    self.send_to_all(Command::SnapshotCoordinators { generation: self.generation(), checkpoint });
-                }
-                Action::Trigger { checkpoint, kind } => {
-                    self.send_to_all(Command::TriggerCheckpoint { generation: self.generation(), checkpoint, kind });
-                }
-                Action::Complete(collected) => {
-                    let checkpoint = collected.id;
-                    match self.keeper.complete(&self.graph, collected) {
-                        Ok(()) => actions.extend(self.checkpoints.on_durable(checkpoint, now)),
-                        Err(Setback::Failed(failure)) => {
-                            actions.extend(self.checkpoints.on_not_durable(checkpoint, failure, now));
-                        }
-                        Err(Setback::LeadershipLost(error)) => return self.on_leadership_lost(&error, now),
-                    }
-                }
-                Action::Notify { checkpoint } => {
-                    tracing::info!(job = %self.graph.job_id, %checkpoint, "checkpoint complete");
-                    self.send_to_all(Command::CheckpointComplete { generation: self.generation(), checkpoint });
-                    self.answer_waiting(checkpoint, &Ok(checkpoint));
-                }
-                Action::Abort { checkpoint, reason } => {
-                    tracing::warn!(job = %self.graph.job_id, %checkpoint, %reason, "checkpoint given up");
-                    self.send_to_all(Command::CheckpointAborted { generation: self.generation(), checkpoint });
-                    let refused = CheckpointRefused::GivenUp { checkpoint, reason: reason.to_string() };
-                    self.answer_waiting(checkpoint, &Err(refused));
-                }
-                Action::Delete { checkpoints } => {
-                    if let Err(error) = self.keeper.delete(&checkpoints) {
-                        return self.on_leadership_lost(&error, now);
-                    }
-                }
-                Action::Finish => {
-                    let aborts = self.checkpoints.stop();
-                    actions.extend(aborts);
-                    self.refuse_asked();
-                    self.send_to_all(Command::Finish { generation: self.generation() });
-                }
-                Action::FailJob { failure } => return self.on_failure(None, failure, now),
-            }
-        }
-    }
-
-    fn begin_checkpoint(&mut self, checkpoint: CheckpointId, now: Moment) -> Vec<Action> {
-        self.waiting.extend(self.asked.drain(..).map(|asked| (checkpoint, asked)));
-        match self.keeper.begin(checkpoint) {
-            Ok(()) => self.checkpoints.on_begun(checkpoint, now),
-            Err(failure) => self.checkpoints.on_not_begun(checkpoint, failure, now),
-        }
-    }
-
-    fn fail(&mut self, failure: Failure, now: Moment) {
-        if self.execution.status() != JobStatus::Failing {
-            self.execution.become_status(JobStatus::Failing, now);
-        }
-        self.end(JobStatus::Failed, Some(failure), now);
-    }
-
-    /// Ends the job for good: the result is stored before anything is deleted.
-    fn end(&mut self, status: JobStatus, failure: Option<Failure>, now: Moment) {
-        let aborts = self.checkpoints.stop();
-        self.apply(aborts, now);
-        self.execution.become_status(status, now);
-        let keeps_checkpoints = match self.retention {
-            CheckpointRetention::RetainOnCancellation => true,
-            CheckpointRetention::DeleteOnCancellation => status == JobStatus::Failed,
-            CheckpointRetention::Never => false,
-        };
-        let own = self.checkpoints.retained().chain(self.checkpoints.given_up());
-        let doomed = (!keeps_checkpoints).then(|| own.collect::<Vec<_>>());
-        let result = JobResult { status, failure: failure.clone() };
-        if let Err(error) = self.keeper.end(&result, doomed.as_deref()) {
-            return self.on_leadership_lost(&error, now);
-        }
-        tracing::info!(job = %self.graph.job_id, ?status, "the job has ended");
-        self.send_to_all(Command::Shutdown);
-        self.show_end(status, failure, now);
-    }
-
-    /// Another coordinator leads the job: whatever this one did now would be refused, so it does nothing more.
-    fn on_leadership_lost(&mut self, error: &StoreError, now: Moment) {
-        tracing::warn!(job = %self.graph.job_id, problem = with_causes(error), "this JobMaster is replaced");
-        self.show_end(self.execution.status(), Some(not_leading(error)), now);
-    }
-
-    fn show_end(&mut self, status: JobStatus, failure: Option<Failure>, now: Moment) {
-        self.phase = Phase::Ended;
-        let ended = CheckpointRefused::Ended { job: self.graph.job_id };
-        let waiting = self.waiting.drain(..).map(|(_, waiting)| waiting).chain(self.asked.drain(..));
-        waiting.for_each(|waiting| answer_to(waiting, Err(ended.clone())));
-        self.show();
-        let mut accumulators = BTreeMap::<String, i64>::new();
-        let mut collected = Vec::new();
-        for result in self.execution.executions().filter_map(|execution| execution.result.as_ref()) {
-            for (name, value) in &result.accumulators {
-                let sum = accumulators.entry(name.clone()).or_default();
-                *sum = sum.wrapping_add(*value);
-            }
-            collected.extend(result.collected.iter().cloned());
-        }
-        let timings = JobTimings {
-            net_runtime: now.since(self.started),
-            restarts: self.restarts,
-            checkpoints: self.checkpoints.stats(),
-        };
-        self.view.end(JobOutcome { job: self.graph.job_id, status, failure, accumulators, collected, timings });
-    }
-
     /// Lets handles see what has changed.
     fn show(&self) {
         let running = self.execution.executions().filter(|execution| execution.state() == ExecutionState::Running);
@@ -708,35 +439,14 @@ impl JobMaster {
         self.keeper.generation()
     }
 
+    /// Whether this JobMaster has deployed the job.
+    fn has_run(&self) -> bool {
+        self.execution.executions().next().is_some()
+    }
+
     fn send_to_all(&self, command: Command) {
-        for worker in &self.workers {
-            worker.send(ToWorker { epoch: self.epoch, command: command.clone() });
-        }
+        self.workers.send_to_all(self.epoch, &command);
     }
-
-    fn answer_waiting(&mut self, checkpoint: CheckpointId, answer: &Result<CheckpointId, CheckpointRefused>) {
-        for (_, waiting) in self.waiting.extract_if(.., |(awaited, _)| *awaited == checkpoint) {
-            answer_to(waiting, answer.clone());
-        }
-    }
-
-    /// No checkpoint will be triggered for those who asked.
-    fn refuse_asked(&mut self) {
-        let refused = CheckpointRefused::NotRunning { job: self.graph.job_id, status: self.execution.status() };
-        self.asked.drain(..).for_each(|asked| answer_to(asked, Err(refused.clone())));
-    }
-}
-
-/// Whoever asked may have gone.
-fn answer_to(
-    waiting: Sender<Result<CheckpointId, CheckpointRefused>>,
-    answer: Result<CheckpointId, CheckpointRefused>,
-) {
-    let _ = waiting.send(answer);
-}
-
-fn not_leading(error: &StoreError) -> Failure {
-    Failure::new(format!("this coordinator does not lead the job any more: {}", with_causes(error)))
 }
 
 /// The outcome of a job that this JobMaster did nothing for.
@@ -749,13 +459,6 @@ fn ended_early(job: JobId, status: JobStatus, failure: Failure) -> JobOutcome {
         collected: Vec::new(),
         timings: JobTimings::default(),
     }
-}
-
-/// A secret that nobody can guess, whatever they know of others.
-fn random_token() -> io::Result<ChannelToken> {
-    let mut bytes = [0; 16];
-    File::open("/dev/urandom")?.read_exact(&mut bytes)?;
-    Ok(ChannelToken(u128::from_ne_bytes(bytes)))
 }
 
 /// A number in 0..1, for jitter: the standard library seeds its hashers from the system's randomness.

@@ -1,11 +1,11 @@
 //! A JobMaster above a fake worker: its loop is not started, so that each test says what happens and when.
 
-use std::{fs, path::Path, sync::Mutex};
+use std::{collections::BTreeSet, fs, path::Path, sync::Mutex};
 
 use crossbeam_channel::{bounded, unbounded};
 use millstream_model::{
     config::{Configuration, Origin},
-    deployment::{CoordinatorState, SubtaskState},
+    deployment::{CoordinatorState, Deployment, Peer, SubtaskState},
     id::{ExecutionAttemptId, OperatorId, Subtask},
     message::{CheckpointKind, SnapshotStats, TaskMetrics, TaskResult},
 };
@@ -97,6 +97,7 @@ impl Scene {
             graph: graph.clone(),
             workers: vec![Box::new(worker)],
             reports: unbounded().1,
+            joining: unbounded().1,
             store: store.clone(),
             checkpoint_dir: Some(root.path().to_owned()),
             epoch,
@@ -107,6 +108,19 @@ impl Scene {
         let mut scene = Scene { master, handle, inbox, store, root, now, graph };
         scene.master.begin(now);
         scene
+    }
+
+    /// One more worker is there.
+    fn join(&mut self, number: u32, slots: u32) -> Inbox {
+        let inbox = Inbox::default();
+        let link = FakeWorker { number, slots, epoch: self.master.epoch, inbox: inbox.clone() };
+        self.master.handle(Event::Joined(Box::new(link)), self.now);
+        inbox
+    }
+
+    fn lose(&mut self, worker: u32) {
+        let report = Report::WorkerFailed { failure: Failure::new("killed by signal 9 (SIGKILL)") };
+        self.master.handle(Event::Report(FromWorker { worker: WorkerId(worker), report }), self.now);
     }
 
     /// The coordinator dies; another one takes over.
@@ -463,7 +477,8 @@ fn a_coordinator_that_never_led_leaves_the_job_alone() {
     let epoch = store.elect();
     store.elect();
     let (graph, workers, reports) = (job(&[]), Vec::new(), unbounded().1);
-    let config = JobMasterConfig { graph, workers, reports, store, checkpoint_dir: None, epoch };
+    let config =
+        JobMasterConfig { graph, workers, joining: unbounded().1, reports, store, checkpoint_dir: None, epoch };
     let outcome = JobMaster::start(config).wait();
     assert!(!outcome.status.is_terminal(), "the job may live elsewhere");
     assert!(outcome.failure.unwrap().message.contains("does not lead"));
@@ -480,6 +495,7 @@ fn a_job_that_has_ended_never_runs_again() {
         graph: scene.graph,
         workers: Vec::new(),
         reports: unbounded().1,
+        joining: unbounded().1,
         store: scene.store,
         checkpoint_dir: None,
         epoch,
@@ -507,13 +523,107 @@ fn tasks_that_do_not_end_fail_the_job_by_name() {
 }
 
 #[test]
-fn a_worker_that_fails_restarts_the_job_without_waiting_for_its_tasks() {
+fn a_job_that_lost_its_worker_goes_on_when_others_have_enough_slots() {
     let mut scene = Scene::new(WITH_CHECKPOINTS);
     scene.run_tasks();
-    scene.report(Report::WorkerFailed { failure: Failure::new("out of memory") });
-    assert_eq!(scene.handle.status(), JobStatus::Restarting);
+    scene.checkpoint(1);
+    scene.lose(0);
+    assert_eq!(scene.handle.status(), JobStatus::Restarting, "its tasks are not waited for");
+    scene.inbox.take();
     scene.wait(5);
-    assert_eq!(scene.run_tasks().generation, Generation(2));
+    scene.wait(60);
+    assert_eq!(scene.handle.status(), JobStatus::Restarting, "there is no slot");
+    let first = scene.join(1, 1);
+    assert!(first.take().is_empty(), "one slot of two");
+    let second = scene.join(2, 1);
+    for inbox in [first, second] {
+        let [Command::Deploy { deployment, .. }] = &inbox.take()[..] else { panic!("it is deployed") };
+        assert_eq!((deployment.generation, restored(deployment)), (Generation(2), Some(1)));
+        let peer = |number| Peer { worker: WorkerId(number), shuffle_address: Some(address_of(number)) };
+        assert_eq!(deployment.peers, [peer(1), peer(2)]);
+        assert!(deployment.placements.iter().all(|placement| placement.worker != WorkerId(0)));
+    }
+    assert!(scene.inbox.take().is_empty(), "who is gone is not spoken to");
+    assert_eq!(scene.handle.status(), JobStatus::Running);
+}
+
+#[test]
+fn tasks_of_a_worker_that_goes_while_they_are_stopped_are_not_waited_for() {
+    let mut scene = Scene::new(WITH_CHECKPOINTS);
+    scene.run_tasks();
+    scene.fail_task(Failure::new("lost"));
+    scene.lose(0);
+    scene.join(1, 2);
+    scene.wait(4);
+    assert_eq!(scene.handle.status(), JobStatus::Restarting);
+    scene.wait(1);
+    assert_eq!(scene.handle.status(), JobStatus::Running, "the watchdog has 3 minutes, and nothing to watch");
+}
+
+#[test]
+fn a_worker_that_runs_nothing_of_the_job_is_no_loss() {
+    let mut scene = Scene::new(WITH_CHECKPOINTS);
+    scene.run_tasks();
+    let spare = scene.join(1, 2);
+    scene.lose(1);
+    assert_eq!(scene.handle.status(), JobStatus::Running);
+    scene.checkpoint(1);
+    assert!(spare.take().is_empty());
+}
+
+#[test]
+fn a_worker_whose_end_is_known_before_it_joins_is_not_used() {
+    let mut scene = Scene::new(WITH_CHECKPOINTS);
+    scene.run_tasks();
+    scene.lose(1);
+    scene.lose(0);
+    scene.wait(5);
+    let gone = scene.join(1, 2);
+    assert!(gone.take().is_empty());
+    assert_eq!(scene.handle.status(), JobStatus::Restarting);
+}
+
+/// A job that needs three slots, where there are two.
+fn too_wide() -> Scene {
+    let mut wide = job(&[]);
+    wide.vertices[0].parallelism = 3;
+    Scene::of(wide, tempfile::tempdir().unwrap(), Arc::new(MemoryStore::new()))
+}
+
+#[test]
+fn a_job_waits_for_slots_so_long_and_then_says_how_many_are_missing() {
+    let mut scene = too_wide();
+    assert_eq!(scene.handle.status(), JobStatus::Created);
+    scene.wait(299);
+    assert_eq!(
+        (scene.handle.outcome(), scene.master.next_deadline().unwrap()),
+        (None, scene.now + Duration::from_secs(1))
+    );
+    scene.wait(1);
+    let outcome = scene.outcome();
+    assert_eq!(outcome.status, JobStatus::Failed);
+    let message = outcome.failure.unwrap().message;
+    assert!(message.contains("needs 3 slots and 2 are there, 1 too few"), "{message}");
+    assert!(message.contains("300s (slot.request.timeout)"), "{message}");
+    assert!(scene.store.load(scene.master.epoch, scene.graph.job_id).unwrap().is_none(), "it may be tried again");
+}
+
+#[test]
+fn the_time_for_slots_is_not_prolonged_by_workers_that_do_not_suffice() {
+    let mut scene = too_wide();
+    scene.master.graph.vertices[0].parallelism = 4;
+    scene.wait(200);
+    scene.join(1, 1);
+    scene.wait(100);
+    let message = scene.outcome().failure.unwrap().message;
+    assert!(message.contains("needs 4 slots and 3 are there"), "{message}");
+}
+
+#[test]
+fn a_job_that_waits_for_slots_can_be_cancelled() {
+    let mut scene = too_wide();
+    scene.master.handle(Event::Request(Request::Cancel), scene.now);
+    assert_eq!(scene.outcome().status, JobStatus::Canceled);
 }
 
 #[test]
@@ -608,16 +718,16 @@ fn barriers_are_triggered_when_the_coordinator_has_answered() {
 
 #[test]
 fn too_few_slots_and_a_missing_directory_are_errors_that_say_what_to_change() {
-    let mut wide = job(&[]);
-    wide.vertices[0].parallelism = 3;
-    let scene = Scene::of(wide, tempfile::tempdir().unwrap(), Arc::new(MemoryStore::new()));
+    let mut scene = too_wide();
+    scene.master.handle(Event::NoMoreWorkers, scene.now);
     let failure = scene.outcome().failure.unwrap();
     assert!(failure.message.contains("needs 3 slots and 2 are there"), "{failure}");
 
     let store = Arc::new(MemoryStore::new());
     let epoch = store.elect();
     let (graph, workers, reports) = (job(WITH_CHECKPOINTS), Vec::new(), unbounded().1);
-    let config = JobMasterConfig { graph, workers, reports, store, checkpoint_dir: None, epoch };
+    let config =
+        JobMasterConfig { graph, workers, joining: unbounded().1, reports, store, checkpoint_dir: None, epoch };
     let failure = JobMaster::start(config).wait().failure.unwrap();
     assert!(failure.message.contains("execution.checkpointing.dir"), "{failure}");
 }
@@ -717,7 +827,18 @@ fn start_obedient(configuration: Configuration, root: &Path) -> (JobHandle, Send
     let epoch = store.elect();
     let checkpoint_dir = Some(root.to_owned());
     let workers: Vec<Box<dyn WorkerLink>> = vec![Box::new(Obedient { reports: sender.clone() })];
-    (JobMaster::start(JobMasterConfig { graph, workers, reports, store, checkpoint_dir, epoch }), sender)
+    (
+        JobMaster::start(JobMasterConfig {
+            graph,
+            workers,
+            joining: unbounded().1,
+            reports,
+            store,
+            checkpoint_dir,
+            epoch,
+        }),
+        sender,
+    )
 }
 
 #[test]

@@ -1,5 +1,7 @@
 //! Keys about coordinators, addresses, security and logs.
 
+use std::time::Duration;
+
 use super::{
     super::{key::Key, words::*},
     Group,
@@ -27,6 +29,9 @@ group! {
     /// The directory or object store for job graphs, artifacts and results, as a path or a URI.
     HIGH_AVAILABILITY_STORAGE_DIR: Option<String> = Key::optional("high-availability.storageDir")
         .aliases(&["high-availability.zookeeper.storageDir", "recovery.zookeeper.storageDir"]);
+
+    /// How long a job waits for slots, at its start and at a restart, before it fails.
+    SLOT_REQUEST_TIMEOUT: Duration = Key::new("slot.request.timeout", "5 min");
 
     /// Lets ports bind to addresses that are not loopbacks without TLS and authentication. Whoever reaches such a port
     /// can run any code here: submitting a job is running code. Logged at every start.

@@ -11,6 +11,13 @@ group! {
     /// How many slots a TaskManager offers; each runs one pipeline of the job, on a thread of its own.
     TASK_SLOTS: u32 = Key::new("taskmanager.numberOfTaskSlots", "1").at_least("1").at_most("32768");
 
+    /// How many TaskManagers a job that is run directly gets, on this machine. With `1` it runs in its own process, with
+    /// all the slots that it needs. With more, each is a process that offers `taskmanager.numberOfTaskSlots`.
+    LOCAL_TASK_MANAGERS: u32 = Key::new("local.number-taskmanager", "1")
+        .aliases(&["minicluster.number-of-taskmanagers"])
+        .at_least("1")
+        .at_most("1024");
+
     /// Which CPUs the threads of slots run on. `auto` gives each a CPU of its own if the process owns its CPUs, `off`
     /// leaves it to the system, and a list such as `0-3,8` names them.
     AFFINITY: Affinity = Key::new("taskmanager.affinity", "auto").ours();
