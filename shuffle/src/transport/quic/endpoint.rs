@@ -11,7 +11,6 @@ use std::{
     time::Instant,
 };
 
-use bytes::BytesMut;
 use millstream_model::id::WorkerId;
 use quinn_proto::{ConnectionEvent, ConnectionHandle, DatagramEvent, Endpoint, EndpointEvent, Incoming};
 use tracing::{debug, warn};
@@ -19,7 +18,7 @@ use tracing::{debug, warn};
 use super::{
     config::Config,
     connection::{Peer, QuicConnection},
-    socket::{Io, RECEIVE_BYTES, Socket, Train},
+    socket::{Io, ReceiveMemory, Socket, Train},
 };
 use crate::transport::{
     Listener, Options, Transport,
@@ -39,7 +38,7 @@ pub struct Shared {
     mail: HashMap<ConnectionHandle, VecDeque<ConnectionEvent>>,
     arrivals: VecDeque<Incoming>,
     pub handshakes: usize,
-    receive_memory: Vec<u8>,
+    receive_memory: ReceiveMemory,
     pub transmit_memory: Vec<u8>,
 }
 
@@ -52,11 +51,8 @@ impl Shared {
         own: Option<ConnectionHandle>,
         each: &mut dyn FnMut(ConnectionEvent),
     ) -> Io {
-        let mut memory = std::mem::take(&mut self.receive_memory);
-        let outcome = socket.receive(&mut memory, &mut |meta, train| {
+        socket.receive(&mut self.receive_memory, &mut |meta, mut train| {
             let ecn = meta.ecn.and_then(|ecn| quinn_proto::EcnCodepoint::from_bits(ecn as u8));
-            // One copy for the whole train; decryption is done in place, and reassembly refers to it.
-            let mut train = BytesMut::from(train);
             while !train.is_empty() {
                 let datagram = train.split_to(meta.stride.clamp(1, train.len()));
                 self.transmit_memory.clear();
@@ -75,9 +71,7 @@ impl Shared {
                     None => {}
                 }
             }
-        });
-        self.receive_memory = memory;
-        outcome
+        })
     }
 
     pub fn has_mail(&self, handle: ConnectionHandle) -> bool {
@@ -134,7 +128,7 @@ impl QuicListener {
             mail: HashMap::new(),
             arrivals: VecDeque::new(),
             handshakes: 0,
-            receive_memory: vec![0; RECEIVE_BYTES],
+            receive_memory: ReceiveMemory::new(),
             transmit_memory: Vec::new(),
         };
         let (shared, identity) = (Rc::new(RefCell::new(shared)), Arc::new(identity));

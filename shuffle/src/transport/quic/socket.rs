@@ -7,6 +7,7 @@ use std::{
     os::fd::{AsRawFd, RawFd},
 };
 
+use bytes::BytesMut;
 use nix::sys::socket::{getsockopt, setsockopt, sockopt};
 use quinn_proto::EcnCodepoint;
 use quinn_udp::{RecvMeta, Transmit, UdpSocketState};
@@ -20,8 +21,37 @@ const TRAIN_BYTES_MAX: usize = 1 << 16;
 /// The longest train that kernels of any age send.
 const DATAGRAMS_PER_TRAIN: usize = 64;
 
-/// The memory that `receive` needs; one serves many sockets.
-pub const RECEIVE_BYTES: usize = TRAINS_PER_RECEIVE * TRAIN_BYTES_MAX;
+/// Trains shorter than this are copied, so that no small frame holds on to a large buffer.
+const COPIED_BYTES_MAX: usize = 8 << 10;
+
+/// The memory that trains are received into; one serves many sockets.
+pub struct ReceiveMemory([BytesMut; TRAINS_PER_RECEIVE]);
+
+impl ReceiveMemory {
+    pub fn new() -> Self {
+        ReceiveMemory(array::from_fn(|_| BytesMut::zeroed(TRAIN_BYTES_MAX)))
+    }
+
+    /// Takes out a train: as it lies there, if it is long.
+    fn take(&mut self, index: usize, bytes: usize) -> BytesMut {
+        let memory = &mut self.0[index];
+        if bytes < COPIED_BYTES_MAX { BytesMut::from(&memory[..bytes]) } else { memory.split_to(bytes) }
+    }
+
+    /// Makes good what was taken out: in the same place once nobody refers to it any more, which is most often so, since
+    /// what arrives is read at once.
+    fn restore(&mut self) {
+        for memory in &mut self.0 {
+            if memory.len() < TRAIN_BYTES_MAX {
+                memory.clear();
+                if !memory.try_reclaim(TRAIN_BYTES_MAX) {
+                    *memory = BytesMut::with_capacity(TRAIN_BYTES_MAX);
+                }
+                memory.resize(TRAIN_BYTES_MAX, 0);
+            }
+        }
+    }
+}
 
 pub struct Socket {
     socket: UdpSocket,
@@ -133,11 +163,10 @@ impl Socket {
         fitting.min(DATAGRAMS_PER_TRAIN).min(self.state.max_gso_segments()).max(1)
     }
 
-    /// Takes in what one system call brings; `memory` holds `RECEIVE_BYTES`.
-    pub fn receive(&self, memory: &mut [u8], each: &mut dyn FnMut(&RecvMeta, &[u8])) -> Io {
-        let mut trains = memory.chunks_exact_mut(TRAIN_BYTES_MAX);
-        let mut trains: [IoSliceMut; TRAINS_PER_RECEIVE] =
-            array::from_fn(|_| IoSliceMut::new(trains.next().expect("the memory holds all trains")));
+    /// Takes in what one system call brings.
+    pub fn receive(&self, memory: &mut ReceiveMemory, each: &mut dyn FnMut(&RecvMeta, BytesMut)) -> Io {
+        memory.restore();
+        let mut trains = memory.0.each_mut().map(|train| IoSliceMut::new(train));
         let mut metas = [RecvMeta::default(); TRAINS_PER_RECEIVE];
         let received = match self.state.recv((&self.socket).into(), &mut trains, &mut metas) {
             Ok(received) => received,
@@ -146,8 +175,8 @@ impl Socket {
             Err(error) if error.kind() != ErrorKind::WouldBlock => return Io::More,
             Err(_) => return Io::WouldBlock,
         };
-        for (train, meta) in trains.iter().zip(&metas[..received]) {
-            each(meta, &train[..meta.len]);
+        for (index, meta) in metas[..received].iter().enumerate() {
+            each(meta, memory.take(index, meta.len));
         }
         if received < TRAINS_PER_RECEIVE { Io::WouldBlock } else { Io::More }
     }
