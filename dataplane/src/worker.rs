@@ -319,6 +319,10 @@ impl Control {
         if !tasks.is_empty() {
             self.reporter.send(Report::Metrics { tasks });
         }
+        let peers = self.exchange.as_ref().map(|(exchange, _)| exchange.metrics()).unwrap_or_default();
+        if !peers.is_empty() {
+            self.reporter.send(Report::Shuffle { peers });
+        }
     }
 
     /// Ends the current deployment and waits for its threads. Tasks that do not end keep their thread waiting; the

@@ -97,7 +97,8 @@ impl EmbeddedJob {
     fn start(graph: JobGraph, leadership: Leadership) -> Result<EmbeddedJob, Failure> {
         let (report_sender, reports) = unbounded();
         let slots = graph.required_slots();
-        let worker = Worker::start(WorkerConfig { worker: WorkerId(0), slots, artifact: None, network: None }, report_sender)?;
+        let worker =
+            Worker::start(WorkerConfig { worker: WorkerId(0), slots, artifact: None, network: None }, report_sender)?;
         let link = Link { commands: worker.sender(), slots };
         let checkpoint_dir = checkpoint_dir(&graph.configuration)?;
         let is_source = |operators: &[millstream_model::job_graph::Operator]| {

@@ -98,6 +98,8 @@ pub enum Report {
     Result { attempt: ExecutionAttemptId, result: TaskResult },
     /// Counters of running tasks, sent about once a second and when a task ends.
     Metrics { tasks: Vec<(ExecutionAttemptId, TaskMetrics)> },
+    /// How the worker's connections to its peers are doing, sent with the counters.
+    Shuffle { peers: Vec<(WorkerId, ShuffleMetrics)> },
     /// The worker itself cannot go on, or a message could not be obeyed.
     WorkerFailed { failure: Failure },
 }
@@ -139,4 +141,21 @@ pub struct TaskMetrics {
     pub input_queue_bytes: u64,
     /// The watermark, as milliseconds; `i64::MIN` before the first.
     pub watermark_millis: i64,
+}
+
+/// The connection to one peer, since it was made. Credit is counted over the channels of running deployments.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ShuffleMetrics {
+    /// `quic` or `tcp`.
+    pub transport: String,
+    pub sent_bytes: u64,
+    pub received_bytes: u64,
+    /// Room that the peer has granted for what is sent to it, in bytes: `shuffle.credit.granted`.
+    pub credit_granted: u64,
+    /// How much of it was used: `shuffle.credit.spent`.
+    pub credit_spent: u64,
+    /// Bytes that wait for credit or for the connection, about.
+    pub backlog_bytes: u64,
+    /// How long any channel had something to send and no credit for it.
+    pub starved_nanos: u64,
 }

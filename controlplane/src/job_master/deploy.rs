@@ -116,7 +116,11 @@ impl JobMaster {
         self.execution.become_status(JobStatus::Running, now);
         self.execution.deploy(generation, &placements, now);
         self.phase = Phase::Running { is_ready: false, is_ending: false };
-        self.view.lock().metrics.tasks.clear();
+        {
+            let metrics = &mut self.view.lock().metrics;
+            metrics.tasks.clear();
+            metrics.shuffle.clear();
+        }
         let placed: BTreeSet<WorkerId> = placements.iter().map(|placement| placement.worker).collect();
         let taking_part: Vec<_> = self.workers.links().filter(|link| placed.contains(&link.worker())).collect();
         let peers = taking_part

@@ -315,6 +315,10 @@ impl JobMaster {
                     }
                 }
             }
+            Report::Shuffle { peers } => {
+                let mut view = self.view.lock();
+                view.metrics.shuffle.extend(peers.into_iter().map(|(peer, metrics)| ((worker, peer), metrics)));
+            }
             Report::WorkerFailed { failure } => {
                 tracing::warn!(job = %self.graph.job_id, worker = worker.0, %failure, "a worker is gone");
                 self.workers.leave(worker);

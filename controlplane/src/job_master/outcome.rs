@@ -4,8 +4,8 @@ use std::{collections::BTreeMap, time::Duration};
 
 use millstream_model::{
     fault::Failure,
-    id::{JobId, OperatorId, Subtask},
-    message::TaskMetrics,
+    id::{JobId, OperatorId, Subtask, WorkerId},
+    message::{ShuffleMetrics, TaskMetrics},
     state::JobStatus,
 };
 
@@ -41,6 +41,8 @@ pub struct JobTimings {
 pub struct JobMetrics {
     /// The newest of each subtask.
     pub tasks: BTreeMap<Subtask, TaskMetrics>,
+    /// The newest of each connection, as the first worker sees it.
+    pub shuffle: BTreeMap<(WorkerId, WorkerId), ShuffleMetrics>,
     pub tasks_total: u32,
     pub tasks_running: u32,
     pub checkpoints: CheckpointStats,

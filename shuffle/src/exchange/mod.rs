@@ -11,12 +11,20 @@ mod net_loop;
 #[cfg(test)]
 mod tests;
 
-use std::{io, net::SocketAddr, sync::Arc, thread::JoinHandle, time::Duration};
+use std::{
+    collections::BTreeMap,
+    io,
+    net::SocketAddr,
+    sync::{Arc, Mutex, PoisonError},
+    thread::JoinHandle,
+    time::Duration,
+};
 
 use crossbeam_channel::{Sender, bounded, unbounded};
 use millstream_model::{
     fault::Failure,
     id::{Generation, WorkerId},
+    message::ShuffleMetrics,
 };
 
 use self::net_loop::NetLoop;
@@ -63,8 +71,12 @@ pub struct Exchange {
     mails: Sender<Mail>,
     waker: Arc<Waker>,
     address: SocketAddr,
+    stats: Stats,
     thread: Option<JoinHandle<()>>,
 }
+
+/// The newest numbers of each peer.
+type Stats = Arc<Mutex<BTreeMap<WorkerId, ShuffleMetrics>>>;
 
 enum Mail {
     Attach { peer: WorkerId, address: SocketAddr, channels: Box<PeerChannels> },
@@ -87,7 +99,9 @@ impl Exchange {
         let waker = Arc::new(Waker::default());
         let (started, has_started) = bounded(1);
         let woken = waker.clone();
-        let run = move || match NetLoop::new(config, listen, receiver, woken, on_event) {
+        let stats = Stats::default();
+        let shown = stats.clone();
+        let run = move || match NetLoop::new(config, listen, receiver, woken, shown, on_event) {
             Ok(net_loop) => {
                 let _ = started.send(Ok(net_loop.address()));
                 net_loop.run();
@@ -96,12 +110,18 @@ impl Exchange {
         };
         let thread = std::thread::Builder::new().name("net".to_owned()).spawn(run)?;
         let address = has_started.recv().map_err(|_| io::Error::other("the net thread has panicked"))??;
-        Ok(Exchange { mails, waker, address, thread: Some(thread) })
+        Ok(Exchange { mails, waker, address, stats, thread: Some(thread) })
     }
 
     /// Where other workers connect to.
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// How the connections to peers are doing.
+    pub fn metrics(&self) -> Vec<(WorkerId, ShuffleMetrics)> {
+        let stats = self.stats.lock().unwrap_or_else(PoisonError::into_inner);
+        stats.iter().map(|(worker, metrics)| (*worker, metrics.clone())).collect()
     }
 
     /// Wakes the net loop; what signals of outlets and grants are made with.

@@ -5,7 +5,7 @@ use std::{
     collections::BTreeMap,
     io,
     net::SocketAddr,
-    sync::Arc,
+    sync::{Arc, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -13,10 +13,11 @@ use crossbeam_channel::Receiver;
 use millstream_model::{
     fault::Failure,
     id::{Generation, WorkerId},
+    message::ShuffleMetrics,
 };
 use mio::{Events, Interest, Poll, Token, unix::SourceFd};
 
-use super::{ExchangeConfig, ExchangeEvent, Listen, Mail};
+use super::{ExchangeConfig, ExchangeEvent, Listen, Mail, Stats};
 use crate::{
     link::{Link, LinkEvent, PeerChannels},
     transport::{Batch, Connection, Listener, Stream, Transport},
@@ -25,6 +26,8 @@ use crate::{
 
 const MAIL: Token = Token(0);
 const LISTENER: Token = Token(1);
+/// Rounds under load after which the numbers of peers are shown.
+const SHOW_INTERVAL: u32 = 1_000;
 /// Connections are numbered from here.
 const FIRST_CONNECTION: usize = 2;
 
@@ -42,6 +45,9 @@ pub(super) struct NetLoop<F> {
     /// Connections that have something to be done about them in this round.
     due: Vec<usize>,
     batches: Vec<(Stream, Batch)>,
+    stats: Stats,
+    /// Rounds since the numbers of peers were shown.
+    unshown: u32,
 }
 
 struct Peer {
@@ -50,6 +56,19 @@ struct Peer {
     address: Option<SocketAddr>,
     /// When it is given up if it is not connected by then.
     connect_until: Option<Instant>,
+    metrics: ShuffleMetrics,
+    starved_since: Option<Instant>,
+}
+
+impl Peer {
+    fn count_starvation(&mut self, now: Instant) {
+        if let Some(since) = self.starved_since.take() {
+            self.metrics.starved_nanos += now.duration_since(since).as_nanos() as u64;
+        }
+        if self.link.is_starved() {
+            self.starved_since = Some(now);
+        }
+    }
 }
 
 struct Connected {
@@ -66,6 +85,7 @@ impl<F: Fn(ExchangeEvent)> NetLoop<F> {
         listen: Listen,
         mails: Receiver<Mail>,
         waker: Arc<Waker>,
+        stats: Stats,
         on_event: F,
     ) -> io::Result<Self> {
         let poll = Poll::new()?;
@@ -84,6 +104,8 @@ impl<F: Fn(ExchangeEvent)> NetLoop<F> {
             connections: Vec::new(),
             due: Vec::new(),
             batches: Vec::new(),
+            stats,
+            unshown: 0,
         })
     }
 
@@ -94,6 +116,7 @@ impl<F: Fn(ExchangeEvent)> NetLoop<F> {
     pub(super) fn run(mut self) {
         let mut is_busy = true;
         loop {
+            self.show(is_busy);
             self.wait(is_busy);
             // Before everything that a wake could be about is looked at.
             self.waker.clear();
@@ -104,7 +127,7 @@ impl<F: Fn(ExchangeEvent)> NetLoop<F> {
             self.find_due(now);
             is_busy = self.receive(now);
             self.tell_events();
-            is_busy |= self.pump();
+            is_busy |= self.pump(now);
             self.transmit(now);
             self.end_closed();
             self.give_up_late(now);
@@ -114,6 +137,22 @@ impl<F: Fn(ExchangeEvent)> NetLoop<F> {
             connected.transport.close(now, "the worker has ended");
             connected.transport.transmit(now);
         }
+    }
+
+    /// Lets others see the numbers of peers: now and then under load, and before every sleep.
+    fn show(&mut self, is_busy: bool) {
+        self.unshown += 1;
+        if is_busy && self.unshown < SHOW_INTERVAL {
+            return;
+        }
+        self.unshown = 0;
+        let mut stats = self.stats.lock().unwrap_or_else(PoisonError::into_inner);
+        stats.clear();
+        stats.extend(self.peers.iter().map(|(worker, peer)| {
+            let (credit_granted, credit_spent) = peer.link.credit();
+            let backlog_bytes = peer.link.backlog();
+            (*worker, ShuffleMetrics { credit_granted, credit_spent, backlog_bytes, ..peer.metrics.clone() })
+        }));
     }
 
     fn wait(&mut self, is_busy: bool) {
@@ -195,6 +234,8 @@ impl<F: Fn(ExchangeEvent)> NetLoop<F> {
             connection: None,
             address: None,
             connect_until: None,
+            metrics: ShuffleMetrics::default(),
+            starved_since: None,
         })
     }
 
@@ -266,6 +307,7 @@ impl<F: Fn(ExchangeEvent)> NetLoop<F> {
             let mut violation = None;
             connected.transport.read(&mut |stream, bytes| {
                 has_received = true;
+                peer.metrics.received_bytes += bytes.len() as u64;
                 if violation.is_none() {
                     violation = peer.link.on_bytes(stream, bytes).err();
                 }
@@ -319,6 +361,7 @@ impl<F: Fn(ExchangeEvent)> NetLoop<F> {
             }
         }
         peer.connect_until = None;
+        path.transport.clone_into(&mut peer.metrics.transport);
         tracing::info!(
             peer = worker.0,
             address = %path.peer,
@@ -331,7 +374,7 @@ impl<F: Fn(ExchangeEvent)> NetLoop<F> {
     }
 
     /// Moves what links have to say into their transports; whether there was anything.
-    fn pump(&mut self) -> bool {
+    fn pump(&mut self, now: Instant) -> bool {
         let mut has_moved = false;
         let NetLoop { peers, connections, due, batches, .. } = self;
         for peer in peers.values_mut() {
@@ -342,8 +385,10 @@ impl<F: Fn(ExchangeEvent)> NetLoop<F> {
             }
             let transport = &mut connected.transport;
             peer.link.pump(|stream| transport.room(stream), |stream, batch| batches.push((stream, batch)));
+            peer.count_starvation(now);
             for (stream, batch) in batches.drain(..) {
                 has_moved = true;
+                peer.metrics.sent_bytes += batch.bytes as u64;
                 transport.write(stream, batch);
                 if !std::mem::replace(&mut connected.is_due, true) {
                     due.push(index);

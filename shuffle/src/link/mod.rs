@@ -247,6 +247,11 @@ impl Link {
         }
     }
 
+    /// Whether a channel has something to send and no credit for it.
+    pub fn is_starved(&self) -> bool {
+        self.core.deployments.values().any(|channels| channels.outlets.is_starved())
+    }
+
     /// Bytes that wait here for credit or room, about.
     pub fn backlog(&self) -> u64 {
         self.core.deployments.values().map(|channels| channels.outlets.backlog()).sum()

@@ -18,6 +18,8 @@ pub(super) struct Outlets {
     states: Vec<State>,
     /// Without room on their lane; looked at again when there may be some.
     stalled: Vec<usize>,
+    /// How many have something to send and no credit for it.
+    starved: usize,
 }
 
 enum State {
@@ -26,6 +28,7 @@ enum State {
     Open {
         channel: u32,
         spender: Spender,
+        is_starved: bool,
     },
     /// The receiver reads no more. What the task still writes is thrown away.
     Closed,
@@ -34,7 +37,7 @@ enum State {
 impl Outlets {
     pub(super) fn new(keys: Vec<ChannelKey>, receivers: Vec<ChannelReceiver>, signal: Arc<GateSignal>) -> Outlets {
         let states = keys.iter().map(|_| State::Unasked).collect();
-        Outlets { keys, gate: InputGate::new(receivers, signal), states, stalled: Vec::new() }
+        Outlets { keys, gate: InputGate::new(receivers, signal), states, stalled: Vec::new(), starved: 0 }
     }
 
     pub(super) fn segment_bytes(&self, index: usize) -> u64 {
@@ -48,20 +51,22 @@ impl Outlets {
         }
         let mut spender = Spender::default();
         spender.on_grant(granted);
-        self.states[index] = State::Open { channel, spender };
+        self.states[index] = State::Open { channel, spender, is_starved: false };
         self.gate.unblock(index);
         true
     }
 
     pub(super) fn grant(&mut self, index: usize, total: Grant) {
-        if let State::Open { spender, .. } = &mut self.states[index] {
+        if let State::Open { spender, is_starved, .. } = &mut self.states[index] {
             spender.on_grant(total);
+            self.starved -= usize::from(std::mem::take(is_starved));
             self.gate.unblock(index);
         }
     }
 
     pub(super) fn close(&mut self, index: usize) {
-        self.states[index] = State::Closed;
+        let before = std::mem::replace(&mut self.states[index], State::Closed);
+        self.starved -= usize::from(matches!(before, State::Open { is_starved: true, .. }));
         self.gate.unblock(index);
     }
 
@@ -82,7 +87,7 @@ impl Outlets {
                     let bytes = self.gate.available(index).len();
                     self.gate.consume(index, bytes);
                 }
-                State::Open { channel, spender } => {
+                State::Open { channel, spender, is_starved } => {
                     if lanes[lane].bytes() >= room(lane) {
                         self.gate.block(index);
                         self.stalled.push(index);
@@ -90,6 +95,7 @@ impl Outlets {
                     }
                     let segment_bytes = self.gate.channel(index).segment_bytes();
                     if is_fresh && !spender.try_spend(segment_bytes) {
+                        self.starved += usize::from(!std::mem::replace(is_starved, true));
                         self.gate.block(index);
                         continue;
                     }
@@ -103,6 +109,10 @@ impl Outlets {
             }
             self.gate.rotate();
         }
+    }
+
+    pub(super) fn is_starved(&self) -> bool {
+        self.starved > 0
     }
 
     /// Bytes that wait here for credit or room, about.

@@ -21,6 +21,7 @@ mod cluster;
 mod execution;
 mod pipeline;
 mod restart;
+mod shuffle;
 mod taskmanager;
 
 pub use checkpointing::*;
@@ -28,6 +29,7 @@ pub use cluster::*;
 pub use execution::*;
 pub use pipeline::*;
 pub use restart::*;
+pub use shuffle::*;
 pub use taskmanager::*;
 
 /// Keys that belong together on the reference page.
@@ -40,7 +42,7 @@ pub struct Group {
 }
 
 /// All groups, in the order of the reference page.
-pub const GROUPS: &[Group] = &[PIPELINE, EXECUTION, CHECKPOINTING, RESTART, TASKMANAGER, CLUSTER];
+pub const GROUPS: &[Group] = &[PIPELINE, EXECUTION, CHECKPOINTING, RESTART, TASKMANAGER, SHUFFLE, CLUSTER];
 
 /// All keys, in the order of the reference page.
 pub fn all() -> impl Iterator<Item = &'static Definition> {
