@@ -33,6 +33,7 @@
 //! | the embedded cluster | [`mini_cluster`] |
 //! | configuration files, environment, `-D` | [`settings`] |
 //! | a worker in a process of its own | [`worker_process`] |
+//! | several of them for one job | `worker_fleet` |
 //! | what an artifact says about itself | [`artifact`] |
 
 pub mod artifact;
@@ -40,6 +41,7 @@ mod logging;
 pub mod mini_cluster;
 mod role;
 pub mod settings;
+mod worker_fleet;
 pub mod worker_process;
 
 pub use millstream_api::{

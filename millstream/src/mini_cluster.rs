@@ -1,7 +1,9 @@
-//! The embedded cluster: a JobMaster and a worker per job, in this process. Flink's `MiniCluster`.
+//! The embedded cluster: a JobMaster per job in this process, and a worker beside it or several in processes of their own.
+//! Flink's `MiniCluster`.
 
 use std::{
     convert::Infallible,
+    net::SocketAddr,
     path::PathBuf,
     sync::{Arc, Mutex, PoisonError},
     thread,
@@ -15,18 +17,27 @@ use millstream_api::{
 use millstream_controlplane::{
     JobHandle, JobMaster, JobMasterConfig, Store, WorkerLink,
     leadership::{Election, FileElection, Latch},
+    scheduler::NotEnoughSlots,
     store::{FileStore, MemoryStore},
 };
 use millstream_dataplane::{Worker, WorkerConfig};
 use millstream_model::{
-    config::{CHECKPOINTING_DIR, Configuration, HIGH_AVAILABILITY, HIGH_AVAILABILITY_STORAGE_DIR, HighAvailability},
+    config::{
+        CHECKPOINTING_DIR, Configuration, HIGH_AVAILABILITY, HIGH_AVAILABILITY_STORAGE_DIR, HighAvailability,
+        LOCAL_TASK_MANAGERS, TASK_SLOTS,
+    },
     fault::Failure,
     id::{LeaderEpoch, WorkerId},
     job_graph::{JobGraph, OperatorRole},
-    message::ToWorker,
+    message::{FromWorker, ToWorker},
     state::JobStatus,
 };
 use millstream_storage::local_path;
+
+use crate::{
+    artifact, role,
+    worker_fleet::{FleetConfig, FleetNetwork, WorkerFleet},
+};
 
 /// Runs jobs in this process. Cheap to make: nothing runs before a job is submitted.
 #[derive(Debug)]
@@ -89,17 +100,17 @@ impl PipelineExecutor for MiniCluster {
 struct EmbeddedJob {
     handle: JobHandle,
     sources: Vec<millstream_model::id::JobVertexId>,
-    /// Disconnected when the worker's threads have ended.
+    /// Disconnected when the workers have ended.
     released: Receiver<Infallible>,
 }
 
 impl EmbeddedJob {
-    fn start(graph: JobGraph, leadership: Leadership) -> Result<EmbeddedJob, Failure> {
+    fn start(mut graph: JobGraph, leadership: Leadership) -> Result<EmbeddedJob, Failure> {
         let (report_sender, reports) = unbounded();
-        let slots = graph.required_slots();
-        let worker =
-            Worker::start(WorkerConfig { worker: WorkerId(0), slots, artifact: None, network: None }, report_sender)?;
-        let link = Link { commands: worker.sender(), slots };
+        let StartedWorkers { workers, links, joining } = match graph.configuration.get(&LOCAL_TASK_MANAGERS)? {
+            1 => start_in_process(&graph, report_sender)?,
+            processes => start_processes(&mut graph, processes, report_sender)?,
+        };
         let checkpoint_dir = checkpoint_dir(&graph.configuration)?;
         let is_source = |operators: &[millstream_model::job_graph::Operator]| {
             operators.first().is_some_and(|head| head.role == OperatorRole::Source)
@@ -108,32 +119,84 @@ impl EmbeddedJob {
         let sources = sources.map(|vertex| vertex.id).collect();
         let handle = JobMaster::start(JobMasterConfig {
             graph,
-            workers: vec![Box::new(link)],
-            // Nobody else: the sender is gone.
-            joining: unbounded().1,
+            workers: links,
+            joining,
             reports,
             store: leadership.store.clone(),
             checkpoint_dir,
             epoch: leadership.epoch,
         });
-        let released = keep_until_end(handle.clone(), worker, leadership)?;
+        let released = keep_until_end(handle.clone(), workers, leadership)?;
         Ok(EmbeddedJob { handle, sources, released })
     }
 }
 
-/// Keeps what a job needs, the worker's threads and leadership of the store, for as long as it runs: whether anybody
+/// Keeps what a job needs, its workers and leadership of the store, for as long as it runs: whether anybody
 /// still has a client for it does not matter.
-fn keep_until_end(handle: JobHandle, worker: Worker, leadership: Leadership) -> Result<Receiver<Infallible>, Failure> {
+fn keep_until_end(
+    handle: JobHandle,
+    workers: Workers,
+    leadership: Leadership,
+) -> Result<Receiver<Infallible>, Failure> {
     let (held, released) = bounded(0);
     let keep = move || {
         handle.wait();
-        drop(worker);
+        drop(workers);
         drop(leadership);
         drop(held);
     };
     let thread = thread::Builder::new().name("job-keeper".to_owned()).spawn(keep);
     thread.map_err(|cause| Failure::new(format!("no thread to keep the job could be started: {cause}")))?;
     Ok(released)
+}
+
+/// What runs a job. It ends when this is dropped.
+enum Workers {
+    InProcess(#[expect(dead_code, reason = "held")] Worker),
+    Processes(#[expect(dead_code, reason = "held")] WorkerFleet),
+}
+
+struct StartedWorkers {
+    workers: Workers,
+    /// Those that are there from the start.
+    links: Vec<Box<dyn WorkerLink>>,
+    joining: Receiver<Box<dyn WorkerLink>>,
+}
+
+/// One worker in this process, with as many slots as the job needs.
+fn start_in_process(graph: &JobGraph, reports: Sender<FromWorker>) -> Result<StartedWorkers, Failure> {
+    let slots = graph.required_slots();
+    let worker = Worker::start(WorkerConfig { worker: WorkerId(0), slots, artifact: None, network: None }, reports)?;
+    let link = Link { commands: worker.sender(), slots };
+    // No other ever joins: the sender is gone.
+    Ok(StartedWorkers { workers: Workers::InProcess(worker), links: vec![Box::new(link)], joining: unbounded().1 })
+}
+
+/// Workers in processes of their own, with the slots that are configured.
+fn start_processes(
+    graph: &mut JobGraph,
+    processes: u32,
+    reports: Sender<FromWorker>,
+) -> Result<StartedWorkers, Failure> {
+    if !role::knows_roles() {
+        return Err(Failure::fatal(format!(
+            "{} is {processes}, and this program cannot be started as a worker: that needs #[millstream::main] on its \
+             main()",
+            LOCAL_TASK_MANAGERS.name()
+        )));
+    }
+    let slots = graph.configuration.get(&TASK_SLOTS)?;
+    let (needed, available) = (graph.required_slots(), slots.saturating_mul(processes));
+    if available < needed {
+        // None will come, so it is not waited for.
+        return Err(NotEnoughSlots { needed, available }.into());
+    }
+    let own = artifact::own();
+    graph.artifact = Some(own.map_err(|cause| Failure::fatal(format!("this executable cannot be read: {cause}")))?);
+    let (joining_sender, joining) = unbounded();
+    let network = FleetNetwork::new(graph)?;
+    let fleet = WorkerFleet::start(FleetConfig { processes, slots, network, reports, joining: joining_sender })?;
+    Ok(StartedWorkers { workers: Workers::Processes(fleet), links: Vec::new(), joining })
 }
 
 fn checkpoint_dir(configuration: &Configuration) -> Result<Option<PathBuf>, Failure> {
@@ -193,7 +256,7 @@ impl WorkerLink for Link {
         self.slots
     }
 
-    fn shuffle_address(&self) -> Option<std::net::SocketAddr> {
+    fn shuffle_address(&self) -> Option<SocketAddr> {
         None
     }
 }

@@ -3,7 +3,10 @@
 use std::{
     env,
     process::{ExitCode, Termination},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use millstream_api::job;
@@ -13,8 +16,17 @@ use crate::{logging, mini_cluster::MiniCluster, settings, worker_process};
 /// Set by the launcher of a process; absent if a person started it.
 pub(crate) const ROLE_VARIABLE: &str = "MILLSTREAM_ROLE";
 
+static KNOWS_ROLES: AtomicBool = AtomicBool::new(false);
+
+/// Whether this program, started again with a role, would take it. Tests and programs without `#[millstream::main]` would
+/// run as they always do.
+pub(crate) fn knows_roles() -> bool {
+    KNOWS_ROLES.load(Ordering::Relaxed)
+}
+
 /// Runs a program in the role that it was started in. Called by what `#[millstream::main]` writes.
 pub fn enter<R: Termination>(init: impl FnOnce(), main: impl FnOnce() -> R) -> ExitCode {
+    KNOWS_ROLES.store(true, Ordering::Relaxed);
     match env::var(ROLE_VARIABLE).as_deref() {
         Err(_) | Ok("run") => run(init, main),
         Ok("worker") => worker_process::run(init),

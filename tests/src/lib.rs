@@ -1,4 +1,4 @@
-//! What the integration tests in `it/` share: local environments, and jobs whose state they can watch.
+//! What the integration tests in `it/` share: local environments, conditions to wait for, and other processes.
 //!
 //! | Look here for | module |
 //! |---|---|
@@ -9,6 +9,8 @@
 #![allow(clippy::disallowed_methods, reason = "tests wait for conditions, with a limit on the wall clock")]
 
 use std::{
+    fs,
+    process::Command,
     thread,
     time::{Duration, Instant},
 };
@@ -40,4 +42,19 @@ pub fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
         assert!(Instant::now() < limit, "waited a minute for: {what}");
         thread::sleep(Duration::from_millis(2));
     }
+}
+
+/// Sends a process a signal, such as `KILL`.
+///
+/// # Panics
+/// If there is no such process.
+pub fn signal(name: &str, pid: u32) {
+    let kill = Command::new("sh").args(["-c", &format!("kill -{name} {pid}")]).status();
+    assert!(kill.is_ok_and(|status| status.success()), "process {pid} cannot be sent {name}");
+}
+
+/// Whether there is no such process, or it waits for its parent to look at its exit status.
+pub fn has_ended(pid: u32) -> bool {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat"));
+    stat.map_or(true, |stat| stat.rsplit(") ").next().is_some_and(|rest| rest.starts_with('Z')))
 }

@@ -31,7 +31,9 @@ impl Workers {
             return false;
         }
         assert!(self.links.iter().all(|known| known.worker() != worker), "two workers are both {}", worker.0);
-        self.links.push(link);
+        // By id, so that it is not chance that says what runs where.
+        let place = self.links.partition_point(|known| known.worker() < worker);
+        self.links.insert(place, link);
         true
     }
 
