@@ -4,6 +4,7 @@
 //! |---|---|
 //! | programs as processes of their own | [`program`] |
 //! | jobs in processes that are watched, killed and started again | [`job_process`] |
+//! | jobs on worker processes | [`worker_processes`] |
 //! | what a job has written and committed | [`counts`] |
 
 #![allow(clippy::disallowed_methods, reason = "tests wait for conditions, with a limit on the wall clock")]
@@ -20,6 +21,7 @@ use millstream::prelude::*;
 pub mod counts;
 pub mod job_process;
 pub mod program;
+pub mod worker_processes;
 
 /// An environment with an embedded cluster, configured by `key=value` texts.
 ///
