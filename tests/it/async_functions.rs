@@ -319,7 +319,9 @@ fn an_error_and_a_panic_of_a_future_fail_the_job_with_operator_cause_and_record(
     let _ = results.name("strict lookup").discard();
     let failure = failure_of(&env);
     assert_eq!(failure.operator.as_deref(), Some("strict lookup"));
-    assert!(failure.message.contains("panicked: forty-two is not allowed"), "{failure}");
+    assert!(failure.message.contains("forty-two is not allowed"), "{failure}");
+    assert!(failure.message.contains("async_functions.rs"), "{failure}");
+    assert!(failure.backtrace.is_some());
     assert_eq!(failure.position.as_deref(), Some("record 43 into the operator"));
 }
 

@@ -4,7 +4,6 @@
 use std::{
     future::Future,
     mem,
-    panic::{AssertUnwindSafe, catch_unwind},
     pin::Pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     task::{Context, Poll, Waker},
@@ -13,7 +12,7 @@ use std::{
 use millstream_model::fault::Failure;
 
 use super::queue::Ticket;
-use crate::{context::TaskWaker, flow};
+use crate::{context::TaskWaker, panics};
 
 /// What an attempt came to.
 pub(crate) type Arrival<R> = (Ticket, Result<R, Failure>);
@@ -105,7 +104,7 @@ impl<F, R> Attempt<F, R> {
     /// Drops what is left of the future. If that panics, nobody is left who cares: its result was given, or given up.
     fn end(&mut self) -> Poll<()> {
         let future = self.future.take();
-        let _ = catch_unwind(AssertUnwindSafe(|| drop(future)));
+        let _ = panics::catch(|| drop(future));
         Poll::Ready(())
     }
 }
@@ -119,11 +118,10 @@ impl<R, F: Future<Output = Result<R, Failure>>> Future for Attempt<F, R> {
             return this.end();
         }
         let Some(future) = &mut this.future else { return Poll::Ready(()) };
-        let polled = catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(context)));
-        match polled {
+        match panics::catch(|| future.as_mut().poll(context)) {
             Ok(Poll::Pending) => return Poll::Pending,
             Ok(Poll::Ready(outcome)) => this.settle(|| outcome),
-            Err(panic) => this.settle(|| Err(flow::failure_of_panic(panic, None))),
+            Err(failure) => this.settle(|| Err(failure)),
         }
         this.end()
     }
@@ -189,12 +187,13 @@ mod tests {
     }
 
     #[test]
-    fn a_panic_arrives_as_a_failure_with_its_text() {
+    fn a_panic_arrives_as_a_failure_with_its_text_and_place() {
         let rig = Rig::new();
         let (mut attempt, _hold) = rig.start(poll_fn(|_| -> Poll<Result<u64, Failure>> { panic!("no luck") }));
         assert!(poll(&mut attempt).is_ready());
         let failure = rig.arrived().remove(0).1.unwrap_err();
-        assert!(failure.message.contains("panicked: no luck"), "{failure}");
+        assert!(failure.message.contains("attempt.rs") && failure.message.ends_with(": no luck"), "{failure}");
+        assert!(failure.backtrace.is_some());
     }
 
     #[test]
