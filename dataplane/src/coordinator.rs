@@ -154,6 +154,7 @@ fn run(parts: CoordinatorParts, mails: &Receiver<CoordinatorMail>) -> Result<(),
                 driver.held.get_or_insert_default();
                 driver.snapshotted = checkpoint;
                 let state = coordinator.snapshot();
+                driver.tell_snapshotted(checkpoint);
                 let generation = parts.generation;
                 let _ = parts.snapshots.send(CoordinatorSnapshot { generation, operator, checkpoint, state });
             }
@@ -195,20 +196,33 @@ impl Driver<'_> {
         Ok(())
     }
 
+    /// Other workers put the barriers of a checkpoint into their sources only behind what was sent before the snapshot.
+    fn tell_snapshotted(&self, checkpoint: CheckpointId) {
+        let mut told = Vec::new();
+        for (index, subtask) in self.parts.subtasks.iter().enumerate() {
+            let SubtaskLine::There(peer) = subtask else { continue };
+            if !told.contains(&peer.peer()) {
+                told.push(peer.peer());
+                peer.send(self.event(index as u32, Direction::Snapshotted { checkpoint }, Vec::new()));
+            }
+        }
+    }
+
+    fn event(&self, subtask: u32, direction: Direction, bytes: Vec<u8>) -> CoordinatorEvent {
+        let operator = self.parts.graph.vertices[self.parts.vertex].operators[self.parts.operator].id;
+        CoordinatorEvent { generation: self.parts.generation, operator, subtask, direction, bytes }
+    }
+
     fn deliver(&self, index: u32, event: Vec<u8>) {
         let vertex = self.parts.graph.vertices[self.parts.vertex].id;
         match self.parts.subtasks.get(index as usize) {
             Some(SubtaskLine::Here(mailbox)) => {
                 mailbox.send(Mail::Task(Subtask { vertex, index }, TaskMail::Event(event)));
             }
-            Some(SubtaskLine::There(peer)) => peer.send(CoordinatorEvent {
-                generation: self.parts.generation,
-                operator: self.parts.graph.vertices[self.parts.vertex].operators[self.parts.operator].id,
-                subtask: index,
-                // The barriers of that worker's sources come by another way.
-                direction: Direction::ToSubtask { after: self.snapshotted },
-                bytes: event,
-            }),
+            // The barriers of that worker's sources come by another way.
+            Some(SubtaskLine::There(peer)) => {
+                peer.send(self.event(index, Direction::ToSubtask { after: self.snapshotted }, event));
+            }
             None => {}
         }
     }

@@ -10,7 +10,7 @@ use millstream_model::{
     config,
     deployment::Deployment,
     fault::Failure,
-    id::{Subtask, WorkerId},
+    id::{OperatorId, Subtask, WorkerId},
     job_graph::{JobGraph, JobVertex},
 };
 use millstream_shuffle::{
@@ -159,6 +159,21 @@ impl Wiring {
     /// Where a subtask runs.
     pub(crate) fn worker_of(&self, subtask: Subtask) -> Result<WorkerId, Failure> {
         worker_of(&self.workers, subtask)
+    }
+
+    /// Operators with subtasks at `worker` whose coordinator runs on another one.
+    pub(crate) fn coordinators_elsewhere<'a>(
+        &'a self,
+        graph: &'a JobGraph,
+        worker: WorkerId,
+    ) -> impl Iterator<Item = OperatorId> + 'a {
+        let is_at = move |subtask: Subtask| self.workers.get(&subtask) == Some(&worker);
+        let vertices = graph.vertices.iter().filter(move |vertex| {
+            let mut subtasks = (0..vertex.parallelism).map(|index| Subtask { vertex: vertex.id, index });
+            !subtasks.next().is_some_and(is_at) && subtasks.any(is_at)
+        });
+        let operators = vertices.flat_map(|vertex| &vertex.operators);
+        operators.filter(|operator| operator.coordinator.is_some()).map(|operator| operator.id)
     }
 
     pub(crate) fn senders(&mut self, vertex: usize, subtask: u32) -> HashMap<usize, Vec<ChannelSender>> {

@@ -158,6 +158,10 @@ struct RunningJob {
     /// The checkpoint that coordinators were snapshotted for and whose barriers are not in the sources yet: they hold
     /// back what they send.
     holding: Option<CheckpointId>,
+    /// A checkpoint whose barriers wait for what coordinators elsewhere have sent before it.
+    triggered: Option<Barrier>,
+    /// The newest checkpoint that each coordinator elsewhere has contributed to; all that it sent before is here.
+    snapshotted: HashMap<OperatorId, CheckpointId>,
     /// The newest checkpoint whose barriers are in the sources here, or never will be.
     passed: CheckpointId,
     /// What coordinators elsewhere have sent and sources here may see only behind barriers that are still to come.
@@ -240,6 +244,7 @@ impl Control {
             }
             Command::CheckpointAborted { generation, checkpoint } => {
                 if let Some(job) = self.job.as_mut().filter(|job| job.generation == generation) {
+                    job.triggered.take_if(|barrier| barrier.checkpoint == checkpoint);
                     job.release(checkpoint);
                 }
                 self.tell_generation(generation, || TaskMail::Aborted(checkpoint));
@@ -278,8 +283,8 @@ impl Control {
     /// What a coordinator has sent since its snapshot goes after the barriers.
     fn trigger(&mut self, generation: Generation, checkpoint: CheckpointId, kind: CheckpointKind) {
         let Some(job) = self.job.as_mut().filter(|job| job.generation == generation) else { return };
-        job.inject(Barrier { checkpoint, kind });
-        job.release(checkpoint);
+        job.triggered = Some(Barrier { checkpoint, kind });
+        job.inject_if_ready();
     }
 
     fn on_exchange_event(&mut self, event: ExchangeEvent) {
@@ -403,6 +408,8 @@ impl Control {
             coordinators,
             snapshots,
             holding: None,
+            triggered: None,
+            snapshotted: wiring.coordinators_elsewhere(graph, self.worker).map(|id| (id, CheckpointId(0))).collect(),
             passed: CheckpointId(0),
             early: Vec::new(),
             coordinated: coordinated(graph)
@@ -522,6 +529,16 @@ impl Control {
 }
 
 impl RunningJob {
+    /// Puts the barriers of a triggered checkpoint into the sources, once all is here that coordinators elsewhere have
+    /// sent before their part in it.
+    fn inject_if_ready(&mut self) {
+        let is_ready = |barrier: &mut Barrier| self.snapshotted.values().all(|newest| *newest >= barrier.checkpoint);
+        if let Some(barrier) = self.triggered.take_if(is_ready) {
+            self.inject(barrier);
+            self.release(barrier.checkpoint);
+        }
+    }
+
     fn inject(&self, barrier: Barrier) {
         for subtask in &self.sources {
             self.tasks[subtask].send(Mail::Task(*subtask, TaskMail::Trigger(barrier)));
@@ -542,6 +559,12 @@ impl RunningJob {
                 Some(line) if line.is_here() => line.send(subtask, bytes),
                 _ => tracing::warn!(%operator, "an event for a coordinator that is not here is thrown away"),
             },
+            Direction::Snapshotted { checkpoint } => {
+                if let Some(newest) = self.snapshotted.get_mut(&operator) {
+                    *newest = checkpoint.max(*newest);
+                }
+                self.inject_if_ready();
+            }
             Direction::ToSubtask { after } => {
                 let Some(vertex) = self.coordinated.get(&operator) else { return };
                 let subtask = Subtask { vertex: *vertex, index: subtask };

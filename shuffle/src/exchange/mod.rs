@@ -160,6 +160,10 @@ pub struct PeerLine {
 }
 
 impl PeerLine {
+    pub fn peer(&self) -> WorkerId {
+        self.peer
+    }
+
     /// Sends an event. Events arrive in order; nothing happens if no deployment has channels to the peer.
     pub fn send(&self, event: CoordinatorEvent) {
         // The loop may have ended with its worker.

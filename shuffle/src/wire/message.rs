@@ -64,6 +64,11 @@ pub enum Direction {
     ToSubtask {
         after: CheckpointId,
     },
+    /// To the worker of subtasks: the coordinator has contributed to this checkpoint. All that it sent before is on the
+    /// way before this, so that barriers which wait for it come after all of that.
+    Snapshotted {
+        checkpoint: CheckpointId,
+    },
 }
 
 /// One control frame.
