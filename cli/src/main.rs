@@ -1,14 +1,17 @@
-//! The `millstream` command: looks into artifacts, starts new job crates, and prints the configuration page.
+//! The `millstream` command: looks into artifacts, runs them on this machine, starts new job crates, and prints the
+//! configuration page.
 //!
 //! | Look here for | module |
 //! |---|---|
 //! | `millstream info` | [`info`]: reads the file ([`executable`]), asks its `main` for the job ([`plan`]), shows both ([`graphviz`], [`json`]) |
+//! | `millstream local` | [`local`]: becomes the artifact's program, with several worker processes |
 //! | `millstream new` | [`scaffold`] |
 
 mod executable;
 mod graphviz;
 mod info;
 mod json;
+mod local;
 mod plan;
 mod scaffold;
 
@@ -28,12 +31,15 @@ Exit codes:
   0  done
   1  it did not work; standard error says why
   2  the command line is wrong
-  3  the file is not a Millstream artifact for this machine";
+  3  the file is not a Millstream artifact for this machine
+`millstream local` ends with the exit code of the program.";
 
 #[derive(Subcommand)]
 enum Verb {
     /// Show what an artifact says about itself, and the job that its main() describes
     Info(info::Options),
+    /// Run an artifact on this machine, in several worker processes
+    Local(local::Options),
     /// Start a crate for a job of your own, in a new folder
     New(scaffold::Options),
     /// Print the reference of all configuration keys, as Markdown
@@ -55,6 +61,7 @@ fn main() -> ExitCode {
     }
     let done = match Command::parse().verb {
         Verb::Info(options) => info::run(&options),
+        Verb::Local(options) => local::run(&options).map(|never| match never {}),
         Verb::New(options) => scaffold::run(&options),
         Verb::ConfigDocs => show(&millstream::model::config::reference::reference_markdown()),
     };

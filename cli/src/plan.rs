@@ -85,9 +85,7 @@ fn signal_name(signal: i32) -> String {
 /// # Errors
 /// If it describes none within `limit`.
 pub fn job_graph(path: &Path, arguments: &[OsString], engine: &str, limit: Duration) -> Result<JobGraph, PlanError> {
-    // A bare file name would be searched in $PATH.
-    let program = if path.components().count() == 1 { Path::new(".").join(path) } else { path.to_owned() };
-    let mut child = Command::new(program)
+    let mut child = Command::new(program(path))
         .args(arguments)
         .env("MILLSTREAM_ROLE", "plan")
         .stdin(Stdio::null())
@@ -104,6 +102,11 @@ pub fn job_graph(path: &Path, arguments: &[OsString], engine: &str, limit: Durat
         return Err(PlanError::Hangs { limit, last_words: last_words() });
     };
     conclude(status, &stdout, engine, last_words)
+}
+
+/// How to name a file so that the system starts it: a bare file name would be searched in $PATH.
+pub fn program(path: &Path) -> PathBuf {
+    if path.components().count() == 1 { Path::new(".").join(path) } else { path.to_owned() }
 }
 
 /// Collects what comes out of a pipe, so that the program never waits for us.
