@@ -17,7 +17,7 @@ use std::{
 use millstream::prelude::*;
 
 /// Prints without the end of a line, as user functions may: it must not get between the reports of a worker process.
-fn loudly_doubled(gate: &String, number: u64) -> u64 {
+fn loudly_doubled(gate: &str, number: u64) -> u64 {
     if number == 0 {
         print!("[{}]", process::id());
         let _ = io::stdout().flush();
