@@ -10,6 +10,7 @@
 //! | Look here for | module |
 //! |---|---|
 //! | QUIC: one connected UDP socket per peer | [`quic`] |
+//! | TCP, with TLS or without | [`tcp`] |
 //! | who a worker is to others, and whom it believes | [`identity`], [`tls`] |
 //! | the first bytes of a stream | [`hello`] |
 //! | what may be chosen | [`options`] |
@@ -18,13 +19,18 @@ mod hello;
 pub mod identity;
 mod options;
 pub mod quic;
+pub mod tcp;
 mod tls;
 
 use std::{collections::VecDeque, net::SocketAddr, os::fd::RawFd, time::Instant};
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use millstream_model::id::WorkerId;
 pub use options::Options;
+
+/// Chunks shorter than this are copied together.
+const SHORT_CHUNK_BYTES: usize = 2 << 10;
+const JOINED_CHUNK_BYTES: usize = 32 << 10;
 
 /// One of the byte streams that each direction of a connection has.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
@@ -79,6 +85,33 @@ impl Batch {
 
     pub fn is_empty(&self) -> bool {
         self.bytes == 0
+    }
+
+    /// Gives its chunks in order, short ones copied together: for each chunk a transport pays several times.
+    fn join(self, mut each: impl FnMut(Bytes)) {
+        let mut joined = BytesMut::new();
+        let mut remaining = self.bytes;
+        let mut give = |chunk: Bytes| {
+            if !chunk.is_empty() {
+                each(chunk)
+            }
+        };
+        for chunk in self.chunks {
+            remaining -= chunk.len();
+            if chunk.len() >= SHORT_CHUNK_BYTES {
+                give(joined.split().freeze());
+                give(chunk);
+                continue;
+            }
+            if joined.len() + chunk.len() > JOINED_CHUNK_BYTES {
+                give(std::mem::take(&mut joined).freeze());
+            }
+            if joined.is_empty() {
+                joined.reserve((remaining + chunk.len()).min(JOINED_CHUNK_BYTES));
+            }
+            joined.extend_from_slice(&chunk);
+        }
+        give(joined.freeze());
     }
 }
 
@@ -147,4 +180,17 @@ pub trait Listener {
 
     /// The socket to wait for.
     fn socket(&self) -> RawFd;
+}
+
+/// A listener could not be made.
+#[derive(Debug, thiserror::Error)]
+pub enum BindError {
+    #[error("cannot listen at {address}")]
+    Listen {
+        address: SocketAddr,
+        #[source]
+        error: std::io::Error,
+    },
+    #[error("cannot prove who this worker is")]
+    Identity(#[from] identity::IdentityError),
 }

@@ -14,6 +14,7 @@ use millstream_shuffle::transport::{
     Batch, Closed, Connection, Listener, Options, Stream, Transport,
     identity::{ClusterCa, Identity},
     quic::QuicListener,
+    tcp::TcpListener,
 };
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 
@@ -23,6 +24,8 @@ pub const DAY: Duration = Duration::from_secs(86_400);
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Kind {
     Quic,
+    Tls,
+    Plain,
 }
 
 impl Kind {
@@ -30,22 +33,34 @@ impl Kind {
         Kind::Quic
     }
 
+    pub fn tls() -> Self {
+        Kind::Tls
+    }
+
+    pub fn plain() -> Self {
+        Kind::Plain
+    }
+
     pub fn proves_identity(self) -> bool {
-        self == Kind::Quic
+        self != Kind::Plain
     }
 
     /// What the kernel takes beyond the window, and nothing overtakes.
     pub fn kernel_bytes(self) -> u64 {
         match self {
             Kind::Quic => 0,
+            Kind::Tls | Kind::Plain => 12 << 20,
         }
     }
 
     pub fn listen(self, identity: Identity, options: Options) -> Box<dyn Listener> {
         let address = SocketAddr::from(([127, 0, 0, 1], 0));
-        match self {
-            Kind::Quic => Box::new(QuicListener::bind(address, identity, options).expect("loopback has a free port")),
-        }
+        let listener: Result<Box<dyn Listener>, _> = match self {
+            Kind::Quic => QuicListener::bind(address, identity, options).map(|listener| Box::new(listener) as _),
+            Kind::Tls => TcpListener::bind(address, Some(identity), options).map(|listener| Box::new(listener) as _),
+            Kind::Plain => TcpListener::bind(address, None, options).map(|listener| Box::new(listener) as _),
+        };
+        listener.expect("loopback has a free port")
     }
 }
 

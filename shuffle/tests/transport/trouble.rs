@@ -184,7 +184,7 @@ fn garbage_does_no_harm() {
     net.until(|net| net.all_links(4, Link::is_open));
 }
 
-crate::over! { [quic] {
+crate::over! { [quic, tls, plain] {
     a_peer_learns_why_the_connection_was_closed,
     a_dropped_connection_ends_for_the_peer,
     a_silent_peer_is_given_up,

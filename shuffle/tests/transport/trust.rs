@@ -89,7 +89,7 @@ pub fn an_expired_certificate_is_not_believed(kind: Kind) {
     assert_says(&other, &["of the peer: ", "expired"]);
 }
 
-crate::over! { [quic] {
+crate::over! { [quic, tls] {
     an_authority_of_another_cluster_is_not_believed,
     a_dialler_of_another_authority_is_not_believed,
     a_name_of_another_cluster_is_not_believed,

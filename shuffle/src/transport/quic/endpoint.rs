@@ -21,8 +21,8 @@ use super::{
     socket::{Io, ReceiveMemory, Socket, Train},
 };
 use crate::transport::{
-    Listener, Options, Transport,
-    identity::{self, Identity, IdentityError},
+    BindError, Listener, Options, Transport,
+    identity::{self, Identity},
 };
 
 /// System calls that one `accept` makes at most, should somebody flood the socket.
@@ -181,19 +181,6 @@ impl QuicListener {
             }
         }
     }
-}
-
-/// A listener could not be made.
-#[derive(Debug, thiserror::Error)]
-pub enum BindError {
-    #[error("cannot listen at {address}")]
-    Listen {
-        address: SocketAddr,
-        #[source]
-        error: io::Error,
-    },
-    #[error("cannot prove who this worker is")]
-    Identity(#[from] IdentityError),
 }
 
 impl Listener for QuicListener {

@@ -8,7 +8,7 @@ use std::{
     },
 };
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use quinn_proto::{Connection, Dir, ReadError, StreamId, WriteError};
 
 use crate::transport::{
@@ -16,9 +16,6 @@ use crate::transport::{
     hello::{Hello, NoPreamble, PREAMBLE_BYTES, Preamble},
 };
 
-/// Chunks shorter than this are copied together: for each chunk that it keeps, QUIC pays once per packet.
-const SMALL_CHUNK_BYTES: usize = 2 << 10;
-const JOINED_CHUNK_BYTES: usize = 32 << 10;
 const CONTROL_PRIORITY: i32 = 1;
 
 /// The peer has broken the rules of the streams.
@@ -61,41 +58,19 @@ impl Outgoing {
     /// # Panics
     /// If there is no such lane.
     pub fn write(&mut self, stream: Stream, batch: Batch) {
-        let mut small = BytesMut::new();
-        let mut remaining = batch.bytes;
-        for chunk in batch.chunks {
-            if chunk.len() >= SMALL_CHUNK_BYTES {
-                self.queue(stream, small.split().freeze());
-                remaining -= chunk.len();
-                self.queue(stream, chunk);
-                continue;
-            }
-            if small.len() + chunk.len() > JOINED_CHUNK_BYTES {
-                self.queue(stream, std::mem::take(&mut small).freeze());
-            }
-            if small.is_empty() {
-                small.reserve(remaining.min(JOINED_CHUNK_BYTES));
-            }
-            remaining -= chunk.len();
-            small.extend_from_slice(&chunk);
-        }
-        self.queue(stream, small.freeze());
+        let queue = &mut self.streams[index(stream)].queued;
+        self.queued_bytes += batch.bytes;
+        self.kept_bytes.fetch_add(batch.bytes, Relaxed);
+        batch.join(|chunk| {
+            let counted = Counted { chunk, kept_bytes: Arc::clone(&self.kept_bytes) };
+            queue.push_back(Bytes::from_owner(counted));
+        });
     }
 
     /// Queues the greeting, which opens the control stream.
     pub fn greet(&mut self, hello: Hello) {
         self.streams[0].queued.push_front(Bytes::copy_from_slice(&Preamble::Hello(hello).encode()));
         self.queued_bytes += PREAMBLE_BYTES;
-    }
-
-    fn queue(&mut self, stream: Stream, chunk: Bytes) {
-        if chunk.is_empty() {
-            return;
-        }
-        self.queued_bytes += chunk.len();
-        self.kept_bytes.fetch_add(chunk.len(), Relaxed);
-        let counted = Counted { chunk, kept_bytes: Arc::clone(&self.kept_bytes) };
-        self.streams[index(stream)].queued.push_back(Bytes::from_owner(counted));
     }
 
     /// Hands over as much as QUIC takes.

@@ -1,0 +1,408 @@
+//! What becomes of bytes on their way to the socket and back: nothing, or TLS records.
+
+use std::{
+    collections::VecDeque,
+    io,
+    io::{ErrorKind, IoSlice, Read as _, Write as _},
+    net::TcpStream,
+};
+
+use bytes::{Buf, Bytes};
+use rustls::{
+    AlertDescription, CommonState, Error,
+    client::UnbufferedClientConnection,
+    server::UnbufferedServerConnection,
+    unbuffered::{ConnectionState, EncodeError, EncryptError, InsufficientSizeError, UnbufferedStatus},
+};
+
+use crate::transport::tls;
+
+/// What is taken from the socket at a time.
+const RECEIVE_BYTES: usize = 256 << 10;
+/// Chunks that one system call sends at most.
+const CHUNKS_PER_SEND: usize = 64;
+/// Chunks shorter than this share a TLS record with their neighbours.
+const SHORT_CHUNK_BYTES: usize = 4 << 10;
+
+/// A run of bytes, filled at its end and emptied at its start. Its memory is touched only as far as it is used.
+struct Run {
+    memory: Vec<u8>,
+    start: usize,
+    end: usize,
+}
+
+impl Run {
+    fn new(bytes: usize) -> Self {
+        Run { memory: vec![0; bytes], start: 0, end: 0 }
+    }
+
+    fn filled(&mut self) -> &mut [u8] {
+        &mut self.memory[self.start..self.end]
+    }
+
+    /// Room of this size at least, at the end.
+    fn room(&mut self, bytes: usize) -> &mut [u8] {
+        if self.start > 0 && self.memory.len() - self.end < bytes {
+            self.memory.copy_within(self.start..self.end, 0);
+            (self.start, self.end) = (0, self.end - self.start);
+        }
+        if self.memory.len() - self.end < bytes {
+            self.memory.resize(self.end + bytes, 0);
+        }
+        &mut self.memory[self.end..]
+    }
+
+    fn is_empty(&self) -> bool {
+        self.start == self.end
+    }
+
+    fn drop_front(&mut self, bytes: usize) {
+        self.start += bytes;
+        if self.is_empty() {
+            (self.start, self.end) = (0, 0);
+        }
+    }
+}
+
+/// How a call to the socket has ended.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Io {
+    /// There may be more to do.
+    More,
+    /// The socket is empty, or full. It will say when that changes.
+    WouldBlock,
+    /// The peer sends nothing any more.
+    End,
+}
+
+pub struct Pipe {
+    received: Run,
+    /// To be sent, in order. With TLS, to be made records of first.
+    wire: VecDeque<Bytes>,
+    tls: Option<Box<Tls>>,
+}
+
+struct Tls {
+    machine: Machine,
+    /// Records to be sent.
+    records: Run,
+    /// Decrypted, but not wanted yet.
+    early: Vec<u8>,
+    /// Where short chunks are put together.
+    record: Vec<u8>,
+    established: bool,
+}
+
+enum Machine {
+    Client(UnbufferedClientConnection),
+    Server(UnbufferedServerConnection),
+}
+
+/// Why TLS has failed.
+pub enum TlsError {
+    /// This side does not believe the other, or the other way round.
+    Refused(String),
+    Failed(String),
+}
+
+impl Pipe {
+    pub fn plain() -> Self {
+        Pipe { received: Run::new(RECEIVE_BYTES), wire: VecDeque::new(), tls: None }
+    }
+
+    pub fn client(machine: UnbufferedClientConnection) -> Self {
+        Pipe { tls: Some(Tls::new(Machine::Client(machine))), ..Pipe::plain() }
+    }
+
+    pub fn server(machine: UnbufferedServerConnection) -> Self {
+        Pipe { tls: Some(Tls::new(Machine::Server(machine))), ..Pipe::plain() }
+    }
+
+    /// What TLS knows of the peer, once the handshake is complete; nothing without TLS.
+    pub fn tls(&self) -> Option<&CommonState> {
+        self.tls.as_ref().map(|tls| match &tls.machine {
+            Machine::Client(machine) => &***machine,
+            Machine::Server(machine) => &***machine,
+        })
+    }
+
+    /// Whether bytes can be sent and read.
+    pub fn is_established(&self) -> bool {
+        self.tls.as_ref().is_none_or(|tls| tls.established)
+    }
+
+    /// Where to put what is to be sent next.
+    pub fn wire(&mut self) -> &mut VecDeque<Bytes> {
+        &mut self.wire
+    }
+
+    /// Bytes that are to be sent and cannot be overtaken any more.
+    pub fn wire_bytes(&self) -> usize {
+        let records = self.tls.as_ref().map_or(0, |tls| tls.records.end - tls.records.start);
+        self.wire.iter().map(Bytes::len).sum::<usize>() + records
+    }
+
+    pub fn has_received(&self) -> bool {
+        !self.received.is_empty() || self.tls.as_ref().is_some_and(|tls| !tls.early.is_empty())
+    }
+
+    /// Whether something was decrypted that nobody has asked for yet.
+    pub fn has_read_ahead(&self) -> bool {
+        self.tls.as_ref().is_some_and(|tls| !tls.early.is_empty())
+    }
+
+    /// Whether nothing more can be taken in before something is read.
+    pub fn is_full(&self) -> bool {
+        self.received.end == self.received.memory.len() && self.received.start == 0
+    }
+
+    /// Takes in what one system call brings; there is room.
+    pub fn receive(&mut self, mut socket: &TcpStream) -> io::Result<Io> {
+        let missing = self.received.memory.len() - (self.received.end - self.received.start);
+        let room = self.received.room(missing.min(RECEIVE_BYTES / 2));
+        loop {
+            return match socket.read(room) {
+                Ok(0) => Ok(Io::End),
+                Ok(bytes) => {
+                    self.received.end += bytes;
+                    Ok(Io::More)
+                }
+                Err(error) if error.kind() == ErrorKind::Interrupted => continue,
+                Err(error) if error.kind() == ErrorKind::WouldBlock => Ok(Io::WouldBlock),
+                Err(error) => Err(error),
+            };
+        }
+    }
+
+    /// Shows what was received; `each` says how much of it it takes, and is shown no more once it has not taken all. Returns
+    /// whether that was everything, as far as it can be read.
+    ///
+    /// # Errors
+    /// Those of `each`, or of TLS.
+    pub fn read<E: From<TlsError>>(&mut self, each: &mut dyn FnMut(&[u8]) -> Result<usize, E>) -> Result<bool, E> {
+        let Some(tls) = &mut self.tls else {
+            let taken = each(self.received.filled())?;
+            self.received.drop_front(taken);
+            return Ok(self.received.is_empty());
+        };
+        if !tls.early.is_empty() {
+            let taken = each(&tls.early)?;
+            tls.early.drain(..taken);
+            if !tls.early.is_empty() {
+                return Ok(false);
+            }
+        }
+        let mut wanted = true;
+        loop {
+            let (mut outcome, mut early) = (Ok(()), Vec::new());
+            let step = tls.step(self.received.filled(), &mut VecDeque::new(), &mut |payload| {
+                let mut taken = 0;
+                if wanted {
+                    match each(payload) {
+                        Ok(bytes) => taken = bytes,
+                        Err(error) => outcome = Err(error),
+                    }
+                    wanted = taken == payload.len();
+                }
+                early.extend_from_slice(&payload[taken..]);
+            });
+            self.received.drop_front(step.discard);
+            tls.early.append(&mut early);
+            outcome?;
+            match step.state.map_err(|error| tls.fail(&mut self.received, &error))? {
+                State::Again if wanted => {}
+                State::Again => return Ok(false),
+                State::Blocked => return Ok(wanted),
+                State::Ready => {
+                    tls.established = true;
+                    return Ok(wanted);
+                }
+            }
+        }
+    }
+
+    /// Makes records of what is to be sent.
+    ///
+    /// # Errors
+    /// Those of TLS, to which something may have been said meanwhile.
+    pub fn seal(&mut self) -> Result<(), TlsError> {
+        let Some(tls) = self.tls.as_mut().filter(|tls| tls.established && !self.wire.is_empty()) else { return Ok(()) };
+        loop {
+            let mut early = Vec::new();
+            let step =
+                tls.step(self.received.filled(), &mut self.wire, &mut |payload| early.extend_from_slice(payload));
+            self.received.drop_front(step.discard);
+            tls.early.append(&mut early);
+            match step.state.map_err(|error| tls.fail(&mut self.received, &error))? {
+                State::Again => {}
+                State::Ready | State::Blocked => return Ok(()),
+            }
+        }
+    }
+
+    /// Sends what the socket takes.
+    pub fn send(&mut self, socket: &TcpStream) -> io::Result<Io> {
+        match &mut self.tls {
+            None => {
+                while !self.wire.is_empty() {
+                    let mut slices = [IoSlice::new(&[]); CHUNKS_PER_SEND];
+                    let mut count = 0;
+                    for (slice, chunk) in slices.iter_mut().zip(&self.wire) {
+                        *slice = IoSlice::new(chunk);
+                        count += 1;
+                    }
+                    let Some(mut sent) = write(|| (&*socket).write_vectored(&slices[..count]))? else {
+                        return Ok(Io::WouldBlock);
+                    };
+                    while let Some(chunk) = self.wire.front_mut().filter(|_| sent > 0) {
+                        let taken = sent.min(chunk.len());
+                        sent -= taken;
+                        chunk.advance(taken);
+                        if chunk.is_empty() {
+                            self.wire.pop_front();
+                        }
+                    }
+                }
+            }
+            Some(tls) => {
+                while !tls.records.is_empty() {
+                    let Some(sent) = write(|| (&*socket).write(tls.records.filled()))? else {
+                        return Ok(Io::WouldBlock);
+                    };
+                    tls.records.drop_front(sent);
+                }
+            }
+        }
+        Ok(Io::More)
+    }
+}
+
+/// Calls until it has worked; `None` if the socket is full.
+fn write(mut call: impl FnMut() -> io::Result<usize>) -> io::Result<Option<usize>> {
+    loop {
+        match call() {
+            Ok(sent) => return Ok(Some(sent)),
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(None),
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+/// What one step of TLS has come to.
+struct Step {
+    /// So much of what was received is done with.
+    discard: usize,
+    state: Result<State, Error>,
+}
+
+enum State {
+    /// There is more to do.
+    Again,
+    /// The handshake waits for the peer, or the peer has said its last.
+    Blocked,
+    /// Everything is read, and what was to be sent is sealed.
+    Ready,
+}
+
+impl Tls {
+    fn new(machine: Machine) -> Box<Self> {
+        let (early, record) = (Vec::new(), Vec::new());
+        Box::new(Tls { machine, records: Run::new(0), early, record, established: false })
+    }
+
+    fn step(&mut self, received: &mut [u8], wire: &mut VecDeque<Bytes>, each: &mut dyn FnMut(&[u8])) -> Step {
+        let (records, record) = (&mut self.records, &mut self.record);
+        match &mut self.machine {
+            Machine::Client(machine) => step(machine.process_tls_records(received), records, record, wire, each),
+            Machine::Server(machine) => step(machine.process_tls_records(received), records, record, wire, each),
+        }
+    }
+
+    /// Puts an error in words, after the alert that tells the peer.
+    fn fail(&mut self, received: &mut Run, error: &Error) -> TlsError {
+        // What was received must be there: parts of it are remembered by where they lie.
+        loop {
+            let step = self.step(received.filled(), &mut VecDeque::new(), &mut |_| {});
+            received.drop_front(step.discard);
+            if !matches!(step.state, Ok(State::Again)) {
+                break;
+            }
+        }
+        let (side, alert) = match error {
+            Error::AlertReceived(alert) => ("by", Some(*alert)),
+            Error::InvalidCertificate(reason) => ("of", Some(AlertDescription::from(reason.clone()))),
+            Error::NoCertificatesPresented => ("of", Some(AlertDescription::CertificateRequired)),
+            _ => ("of", None),
+        };
+        match alert.and_then(|alert| tls::refusal(alert.into())) {
+            Some(words) => TlsError::Refused(format!("{side} the peer: {words} ({error})")),
+            None => TlsError::Failed(error.to_string()),
+        }
+    }
+}
+
+fn step<Data>(
+    status: UnbufferedStatus<'_, '_, Data>,
+    records: &mut Run,
+    record: &mut Vec<u8>,
+    wire: &mut VecDeque<Bytes>,
+    each: &mut dyn FnMut(&[u8]),
+) -> Step {
+    let UnbufferedStatus { mut discard, state } = status;
+    let state = state.and_then(|state| {
+        match state {
+            ConnectionState::ReadTraffic(mut traffic) => {
+                while let Some(record) = traffic.next_record() {
+                    let record = record?;
+                    discard += record.discard;
+                    each(record.payload);
+                }
+            }
+            ConnectionState::EncodeTlsData(mut data) => loop {
+                match data.encode(records.room(1)) {
+                    Ok(bytes) => break records.end += bytes,
+                    Err(EncodeError::InsufficientSize(InsufficientSizeError { required_size })) => {
+                        records.room(required_size);
+                    }
+                    Err(EncodeError::AlreadyEncoded) => break,
+                }
+            },
+            // They lie among the records, which go out in order.
+            ConnectionState::TransmitTlsData(data) => data.done(),
+            ConnectionState::WriteTraffic(mut traffic) => {
+                let mut seal = |bytes: &[u8]| {
+                    loop {
+                        match traffic.encrypt(bytes, records.room(bytes.len())) {
+                            Ok(bytes) => break records.end += bytes,
+                            Err(EncryptError::InsufficientSize(InsufficientSizeError { required_size })) => {
+                                records.room(required_size);
+                            }
+                            Err(EncryptError::EncryptExhausted) => return Err(Error::EncryptError),
+                        }
+                    }
+                    Ok(())
+                };
+                record.clear();
+                for chunk in wire.drain(..) {
+                    if chunk.len() < SHORT_CHUNK_BYTES {
+                        record.extend_from_slice(&chunk);
+                        continue;
+                    }
+                    seal(record)?;
+                    record.clear();
+                    seal(&chunk)?;
+                }
+                seal(record)?;
+                return Ok(State::Ready);
+            }
+            ConnectionState::BlockedHandshake | ConnectionState::PeerClosed | ConnectionState::Closed => {
+                return Ok(State::Blocked);
+            }
+            // Early data is not allowed, and other states are unheard of.
+            _ => return Ok(State::Blocked),
+        }
+        Ok(State::Again)
+    });
+    Step { discard, state }
+}
