@@ -11,7 +11,7 @@ use std::{collections::BTreeSet, time::Duration};
 
 use millstream_model::id::WorkerId;
 use millstream_shuffle::transport::{Options, Stream};
-use net::{Kind, Link, Net};
+use net::{Kind, Link, Net, authority, identity};
 use nix::sys::socket::{SockaddrIn, getpeername, getsockname};
 
 /// Makes a test of each function for each kind of transport.
@@ -33,14 +33,21 @@ over! { [quic, tls, plain] {
     a_crowd_of_peers_that_dial_at_once_is_let_in,
     control_overtakes_the_data_of_lanes,
     queued_data_never_fills_more_than_the_window,
+    listeners_at_every_kind_of_address_can_be_dialled,
+    both_sides_know_what_the_connection_runs_over,
 } }
+
+/// No keep-alive comes to the help of a wake-up that was forgotten.
+fn patient() -> Options {
+    Options { keep_alive: Duration::from_secs(100), idle_timeout: Duration::from_secs(300), ..Options::default() }
+}
 
 fn streams(lanes: u8) -> impl Iterator<Item = Stream> {
     (0..lanes).map(Stream::Lane).chain([Stream::Control])
 }
 
 fn bytes_of_all_streams_arrive_complete_and_in_order_both_ways(kind: Kind) {
-    let mut net = Net::pair(kind, &Options::default());
+    let mut net = Net::pair(kind, &patient());
     for node in [0, 1] {
         for stream in streams(16) {
             net.link(node, 0).send(stream, 3_000_017);
@@ -48,17 +55,16 @@ fn bytes_of_all_streams_arrive_complete_and_in_order_both_ways(kind: Kind) {
     }
     net.until(|net| net.all_links(2, |link| link.received_bytes() == 17 * 3_000_017));
     assert!(net.links().all(|link| link.received.values().all(|&bytes| bytes == 3_000_017)));
-    eprintln!("{:?}", net.link(0, 0).transport.path());
 }
 
 fn one_lane_alone_carries_everything(kind: Kind) {
-    let mut net = Net::pair(kind, &Options { lanes: 1, ..Options::default() });
+    let mut net = Net::pair(kind, &Options { lanes: 1, ..patient() });
     net.link(0, 0).send(Stream::Lane(0), 50_000_000);
     net.until(|net| net.link(1, 0).received_bytes() == 50_000_000);
 }
 
 fn each_of_eight_peers_has_a_socket_of_its_own(kind: Kind) {
-    let mut net = Net::of_workers(kind, 9, &Options::default());
+    let mut net = Net::of_workers(kind, 9, &patient());
     for peer in 1..9 {
         net.dial(peer, 0);
     }
@@ -94,7 +100,7 @@ fn each_of_eight_peers_has_a_socket_of_its_own(kind: Kind) {
 }
 
 fn a_crowd_of_peers_that_dial_at_once_is_let_in(kind: Kind) {
-    let mut net = Net::of_workers(kind, 2, &Options::default());
+    let mut net = Net::of_workers(kind, 2, &patient());
     for _ in 0..100 {
         net.dial(0, 1);
     }
@@ -106,7 +112,7 @@ fn a_crowd_of_peers_that_dial_at_once_is_let_in(kind: Kind) {
 }
 
 fn control_overtakes_the_data_of_lanes(kind: Kind) {
-    let mut net = Net::pair(kind, &Options::default());
+    let mut net = Net::pair(kind, &patient());
     net.nodes[1].paused = true;
     // Far more than there is room for, and than congestion control lets go at first.
     for lane in 0..16 {
@@ -122,7 +128,7 @@ fn control_overtakes_the_data_of_lanes(kind: Kind) {
 }
 
 fn queued_data_never_fills_more_than_the_window(kind: Kind) {
-    let options = Options { window: 300_000, ..Options::default() };
+    let options = Options { window: 300_000, ..patient() };
     let mut net = Net::pair(kind, &options);
     net.nodes[1].paused = true;
     net.link(0, 0).send(Stream::Lane(0), 40_000_000);
@@ -138,4 +144,38 @@ fn queued_data_never_fills_more_than_the_window(kind: Kind) {
     assert!(net.link(0, 0).transport.room(Stream::Control) > 100_000);
     net.nodes[1].paused = false;
     net.until(|net| net.link(1, 0).received_bytes() == 40_000_000);
+}
+
+fn listeners_at_every_kind_of_address_can_be_dialled(kind: Kind) {
+    for (listens, dialled) in
+        [("[::1]:0", &["[::1]"][..]), ("0.0.0.0:0", &["127.0.0.1", "127.0.0.2"]), ("[::]:0", &["[::1]", "127.0.0.1"])]
+    {
+        let (mut net, ca) = (Net::new(1), authority(1));
+        net.add(kind.listen(identity(&ca, 0), patient()));
+        net.add(kind.listen_at(listens.parse().expect("it is one"), identity(&ca, 1), patient()));
+        let port = net.nodes[1].listener.address().port();
+        for address in dialled {
+            net.dial_at(0, WorkerId(1), format!("{address}:{port}").parse().expect("it is one"));
+        }
+        net.until(|net| net.all_links(2 * dialled.len(), Link::is_open));
+        for link in net.nodes.iter_mut().flat_map(|node| &mut node.links) {
+            link.send(Stream::Lane(1), 1_000_000);
+        }
+        net.until(|net| net.links().all(|link| link.received_bytes() == 1_000_000));
+    }
+}
+
+fn both_sides_know_what_the_connection_runs_over(kind: Kind) {
+    let mut net = Net::pair(kind, &Options::default());
+    let address = net.nodes[1].listener.address();
+    // Discovery takes a few round trips.
+    net.until(|net| net.links().all(|link| kind != Kind::Quic || link.transport.path().mtu > 65_000));
+    let paths: Vec<_> = net.links().map(|link| link.transport.path()).collect();
+    assert_eq!(paths[0].peer, address);
+    for path in paths {
+        assert_eq!(path.transport, if kind == Kind::Quic { "quic" } else { "tcp" });
+        assert!(path.socket_buffer > 0);
+        assert_eq!(path.cipher.is_some(), kind.proves_identity(), "{path:?}");
+        assert!(path.cipher.is_none_or(|cipher| cipher.starts_with("TLS13_")));
+    }
 }

@@ -54,7 +54,10 @@ impl Kind {
     }
 
     pub fn listen(self, identity: Identity, options: Options) -> Box<dyn Listener> {
-        let address = SocketAddr::from(([127, 0, 0, 1], 0));
+        self.listen_at(SocketAddr::from(([127, 0, 0, 1], 0)), identity, options)
+    }
+
+    pub fn listen_at(self, address: SocketAddr, identity: Identity, options: Options) -> Box<dyn Listener> {
         let listener: Result<Box<dyn Listener>, _> = match self {
             Kind::Quic => QuicListener::bind(address, identity, options).map(|listener| Box::new(listener) as _),
             Kind::Tls => TcpListener::bind(address, Some(identity), options).map(|listener| Box::new(listener) as _),
@@ -103,11 +106,14 @@ pub struct Link {
     /// What was read, in order.
     pub log: Vec<(Stream, usize)>,
     ready: bool,
+    /// There is something new to send, which wakes the loop.
+    asked: bool,
 }
 
 impl Link {
     pub fn send(&mut self, stream: Stream, bytes: u64) {
         *self.to_send.entry(stream).or_default() += bytes;
+        self.asked = true;
     }
 
     pub fn is_open(&self) -> bool {
@@ -205,7 +211,7 @@ impl Net {
             nodes: Vec::new(),
             pattern: Pattern::new(),
             rng: Rng::with_seed(seed),
-            limit: Instant::now() + Duration::from_secs(60),
+            limit: Instant::now() + Duration::from_secs(30),
         }
     }
 
@@ -304,6 +310,7 @@ impl Net {
                     link.transport.receive(now);
                     link.read(&self.pattern);
                 }
+                link.asked = false;
                 if link.is_open() && link.write(&self.pattern, &mut self.rng) || turn {
                     link.transport.transmit(now);
                 }
@@ -315,7 +322,7 @@ impl Net {
         let now = Instant::now();
         let awake = || self.nodes.iter().filter(|node| !node.paused);
         let due = awake().flat_map(|node| &node.links).filter_map(|link| link.transport.deadline()).min();
-        let ready = awake().any(|node| node.ready || node.links.iter().any(|link| link.ready));
+        let ready = awake().any(|node| node.ready || node.links.iter().any(|link| link.ready || link.asked));
         let wait = if ready { Duration::ZERO } else { due.unwrap_or(end).min(end).saturating_duration_since(now) };
         let timeout = EpollTimeout::try_from(wait.as_micros().div_ceil(1000) as i32).expect("it is short");
         let mut events = [EpollEvent::empty(); 64];
@@ -337,6 +344,7 @@ impl Net {
             received: BTreeMap::new(),
             log: Vec::new(),
             ready: true,
+            asked: false,
         });
         let link = self.nodes[node].links.len();
         self.register(self.nodes[node].links[link - 1].transport.socket(), node, link);

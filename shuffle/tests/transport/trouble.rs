@@ -1,7 +1,8 @@
 //! Paths that lose, peers that vanish, and strangers that write nonsense.
 
 use std::{
-    net::{SocketAddr, UdpSocket},
+    io::Write,
+    net::{SocketAddr, TcpStream, UdpSocket},
     os::fd::RawFd,
     time::{Duration, Instant},
 };
@@ -64,6 +65,53 @@ pub fn nobody_at_the_address_is_noticed_at_once(kind: Kind) {
     assert!(matches!(net.link(0, 0).closed(), Some(Closed::Failed(_))));
 }
 
+/// A worker's process has ended without a word: its machine says so.
+pub fn a_peer_that_dies_is_noticed_long_before_the_timeout(kind: Kind) {
+    let mut net = Net::pair(kind, &Options::default());
+    let dead = net.nodes.pop().expect("there are two");
+    for link in &dead.links {
+        // SAFETY: nobody uses the descriptor any more; its owner is forgotten below.
+        drop(unsafe { owned(link.transport.socket()) });
+    }
+    // SAFETY: as above.
+    drop(unsafe { owned(dead.listener.socket()) });
+    std::mem::forget(dead);
+    let start = Instant::now();
+    net.link(0, 0).send(Stream::Lane(0), 1000);
+    net.until(|net| net.link(0, 0).closed().is_some());
+    assert!(start.elapsed() < Duration::from_secs(2));
+    assert!(matches!(net.link(0, 0).closed(), Some(Closed::Failed(_))));
+}
+
+/// From a port scan to a worker that is set up otherwise.
+pub fn a_stranger_that_writes_nonsense_is_turned_away(kind: Kind) {
+    let mut net = Net::pair(kind, &Options::default());
+    let mut rng = Rng::with_seed(4);
+    let mut strangers = Vec::new();
+    for nonsense in 0..50 {
+        let mut bytes = vec![0; rng.usize(64..4000)];
+        rng.fill(&mut bytes);
+        match nonsense {
+            // Looks like TLS for a while.
+            0..10 => bytes[..5].copy_from_slice(&[0x16, 3, 1, 0, 200]),
+            10 => bytes = b"GET / HTTP/1.1\r\n\r\n".repeat(20),
+            // A proper greeting, and then nonsense.
+            11..20 => bytes[..24].copy_from_slice(b"\0\0\0\0\x10\0\0\0MILL\x01\0\0\0\x01\0\0\0\0\0\0\0"),
+            _ => {}
+        }
+        let mut stranger = TcpStream::connect(net.nodes[1].listener.address()).expect("it listens");
+        stranger.write_all(&bytes).expect("the kernel takes it");
+        // Half of them go away at once.
+        strangers.extend(rng.bool().then_some(stranger));
+    }
+    net.link(0, 0).send(Stream::Lane(2), 5_000_000);
+    drop(strangers);
+    net.until(|net| {
+        net.nodes[1].links.len() == 51 && net.nodes[1].links[1..].iter().all(|link| link.closed().is_some())
+    });
+    net.until(|net| net.link(1, 0).received_bytes() == 5_000_000);
+}
+
 #[test]
 fn a_rough_path_loses_nothing() {
     let seed = 0x5eed;
@@ -124,25 +172,6 @@ fn a_forgotten_connection_is_reset() {
     assert!(text.contains("does not know this connection any more"), "{text}");
 }
 
-/// A worker's process has ended without a word: its machine says so.
-#[test]
-fn a_dead_peer_is_noticed_long_before_the_timeout() {
-    let mut net = Net::pair(Kind::Quic, &Options::default());
-    let dead = net.nodes.pop().expect("there are two");
-    for link in &dead.links {
-        // SAFETY: nobody uses the descriptor any more; its owner is forgotten below.
-        drop(unsafe { owned(link.transport.socket()) });
-    }
-    // SAFETY: as above.
-    drop(unsafe { owned(dead.listener.socket()) });
-    std::mem::forget(dead);
-    let start = Instant::now();
-    net.link(0, 0).send(Stream::Lane(0), 1000);
-    net.until(|net| net.link(0, 0).closed().is_some());
-    assert!(start.elapsed() < Duration::from_secs(2));
-    assert_eq!(net.link(0, 0).closed(), Some(&Closed::Failed("nobody is there any more".to_owned())));
-}
-
 /// # Safety
 /// The descriptor is open, and nobody else closes it.
 unsafe fn owned(socket: RawFd) -> std::os::fd::OwnedFd {
@@ -190,4 +219,13 @@ crate::over! { [quic, tls, plain] {
     a_silent_peer_is_given_up,
     an_idle_connection_is_kept,
     nobody_at_the_address_is_noticed_at_once,
+    a_peer_that_dies_is_noticed_long_before_the_timeout,
 } }
+
+mod tcp {
+    use super::a_stranger_that_writes_nonsense_is_turned_away;
+
+    crate::over! { [tls, plain] {
+        a_stranger_that_writes_nonsense_is_turned_away,
+    } }
+}

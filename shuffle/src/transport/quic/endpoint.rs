@@ -135,6 +135,24 @@ impl QuicListener {
         Ok(QuicListener { shared, socket, address, config, identity, options })
     }
 
+    pub(super) fn dial(&self, now: Instant, peer: WorkerId, address: SocketAddr) -> io::Result<QuicConnection> {
+        let socket = Socket::dial(address, self.options.socket_buffer)?;
+        let config = self.config.connect(address.ip(), &socket);
+        let name = identity::name(peer, &self.identity.cluster);
+        let mut shared = self.shared.borrow_mut();
+        let (handle, connection) = shared
+            .endpoint
+            .connect(now, config, address, &name)
+            .map_err(|error| io::Error::other(error.to_string()))?;
+        shared.begin(handle);
+        drop(shared);
+        let shared = Rc::clone(&self.shared);
+        let peer = Peer::Dialled(peer);
+        let mut connection = QuicConnection::new(shared, handle, connection, socket, peer, &self.options, now);
+        connection.transmit(now);
+        Ok(connection)
+    }
+
     fn answer(&self, incoming: Incoming, now: Instant) -> Option<QuicConnection> {
         let peer = incoming.remote_address();
         let mut shared = self.shared.borrow_mut();
@@ -208,21 +226,7 @@ impl Listener for QuicListener {
     }
 
     fn connect(&mut self, now: Instant, peer: WorkerId, address: SocketAddr) -> io::Result<Box<dyn Transport>> {
-        let socket = Socket::dial(address, self.options.socket_buffer)?;
-        let config = self.config.connect(address.ip(), &socket);
-        let name = identity::name(peer, &self.identity.cluster);
-        let mut shared = self.shared.borrow_mut();
-        let (handle, connection) = shared
-            .endpoint
-            .connect(now, config, address, &name)
-            .map_err(|error| io::Error::other(error.to_string()))?;
-        shared.begin(handle);
-        drop(shared);
-        let shared = Rc::clone(&self.shared);
-        let peer = Peer::Dialled(peer);
-        let mut connection = QuicConnection::new(shared, handle, connection, socket, peer, &self.options, now);
-        connection.transmit(now);
-        Ok(Box::new(connection))
+        Ok(Box::new(self.dial(now, peer, address)?))
     }
 
     fn socket(&self) -> RawFd {

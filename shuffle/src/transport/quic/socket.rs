@@ -58,6 +58,9 @@ pub struct Socket {
     state: UdpSocketState,
     /// The smaller of the two buffers that the kernel has granted, as it counts.
     buffer: usize,
+    /// Pretends to be full, which loopback never is.
+    #[cfg(test)]
+    pub jammed: bool,
 }
 
 /// How a system call has ended.
@@ -134,7 +137,13 @@ impl Socket {
             setsockopt(&socket, sockopt::SndBuf, &half)?;
         }
         let buffer = getsockopt(&socket, sockopt::RcvBuf)?.min(getsockopt(&socket, sockopt::SndBuf)?);
-        Ok(Socket { socket, state, buffer })
+        Ok(Socket {
+            socket,
+            state,
+            buffer,
+            #[cfg(test)]
+            jammed: false,
+        })
     }
 
     pub fn address(&self) -> io::Result<SocketAddr> {
@@ -183,6 +192,10 @@ impl Socket {
 
     /// Sends a train. What cannot be sent for any reason but a full socket is lost, as UDP may lose it.
     pub fn send(&self, train: &Train, memory: &[u8]) -> Io {
+        #[cfg(test)]
+        if self.jammed {
+            return Io::WouldBlock;
+        }
         let contents = &memory[..train.bytes];
         match self.send_once(train, contents, train.datagram_bytes) {
             Ok(()) => Io::More,

@@ -321,14 +321,11 @@ impl Tls {
 
     /// Puts an error in words, after the alert that tells the peer.
     fn fail(&mut self, received: &mut Run, error: &Error) -> TlsError {
-        // What was received must be there: parts of it are remembered by where they lie.
-        loop {
-            let step = self.step(received.filled(), &mut VecDeque::new(), &mut |_| {});
-            received.drop_front(step.discard);
-            if !matches!(step.state, Ok(State::Again)) {
-                break;
-            }
-        }
+        // One step, for the alert if there is one. Another would read on, and rustls panics over a second alert; and what
+        // was received must be there, since parts of it are remembered by where they lie.
+        let step = self.step(received.filled(), &mut VecDeque::new(), &mut |_| {});
+        received.drop_front(step.discard);
+        self.established = false;
         let (side, alert) = match error {
             Error::AlertReceived(alert) => ("by", Some(*alert)),
             Error::InvalidCertificate(reason) => ("of", Some(AlertDescription::from(reason.clone()))),
@@ -405,4 +402,109 @@ fn step<Data>(
         Ok(State::Again)
     });
     Step { discard, state }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        sync::Arc,
+        time::{Duration, SystemTime},
+    };
+
+    use fastrand::Rng;
+    use millstream_model::id::WorkerId;
+
+    use super::*;
+    use crate::transport::identity::{self, ClusterCa};
+
+    #[expect(clippy::disallowed_methods, reason = "certificates are checked against the system's clock")]
+    fn ends() -> impl Fn() -> (Pipe, Pipe) {
+        let (today, day) = (SystemTime::now(), Duration::from_secs(86_400));
+        let ca = ClusterCa::generate(1, today, day).expect("there is randomness");
+        let [near, far] = [0, 1].map(|worker| ca.issue(WorkerId(worker), today, day).expect("there is randomness"));
+        let client = Arc::new(tls::client(&near).expect("it is sound"));
+        let server = Arc::new(tls::server(&far).expect("it is sound"));
+        let name = identity::name(WorkerId(1), &far.cluster);
+        move || {
+            let name = name.clone().try_into().expect("it is a name");
+            let client = UnbufferedClientConnection::new(Arc::clone(&client), name).expect("it is sound");
+            let server = UnbufferedServerConnection::new(Arc::clone(&server)).expect("it is sound");
+            (Pipe::client(client), Pipe::server(server))
+        }
+    }
+
+    /// Moves some of what one has to send to the other, and lets it read; returns what it has read, if all is well.
+    fn carry(from: &mut Pipe, to: &mut Pipe, bytes_max: usize, harm: &mut dyn FnMut(&mut [u8])) -> Option<Vec<u8>> {
+        from.seal().ok()?;
+        let records = &mut from.tls.as_mut().expect("it has TLS").records;
+        let length = records.filled().len().min(bytes_max);
+        let room = to.received.room(length);
+        room[..length].copy_from_slice(&records.filled()[..length]);
+        harm(&mut room[..length]);
+        records.drop_front(length);
+        to.received.end += length;
+        let mut read = Vec::new();
+        let outcome = to.read::<TlsError>(&mut |bytes| {
+            read.extend_from_slice(bytes);
+            Ok(bytes.len())
+        });
+        outcome.ok().map(|_| read)
+    }
+
+    #[test]
+    fn tls_carries_bytes_however_they_are_cut() {
+        let (ends, mut rng) = (ends(), Rng::with_seed(1));
+        for cut in [1, 5, 100, 17_000, usize::MAX] {
+            let (mut near, mut far) = ends();
+            while !(near.is_established() && far.is_established()) {
+                carry(&mut near, &mut far, cut, &mut |_| {}).expect("all is well");
+                carry(&mut far, &mut near, cut, &mut |_| {}).expect("all is well");
+            }
+            let bytes: Vec<u8> = (0..60_000).map(|_| rng.u8(..)).collect();
+            let (small, large) = bytes.split_at(1000);
+            near.wire().extend(small.chunks(9).map(Bytes::copy_from_slice));
+            near.wire().push_back(Bytes::copy_from_slice(large));
+            let mut read = Vec::new();
+            while read.len() < bytes.len() {
+                read.extend(carry(&mut near, &mut far, cut, &mut |_| {}).expect("all is well"));
+            }
+            assert!(read == bytes);
+        }
+    }
+
+    #[test]
+    fn harm_on_the_way_is_never_a_panic_and_never_another_byte() {
+        let (ends, mut rng) = (ends(), Rng::with_seed(2));
+        let mut noticed = 0;
+        for _ in 0..400 {
+            let (mut near, mut far) = ends();
+            let (mut harm_in, cut) = (rng.u32(0..16), 1 << rng.u32(6..14));
+            let mut harm = |bytes: &mut [u8]| {
+                harm_in = harm_in.wrapping_sub(u32::from(!bytes.is_empty()));
+                if harm_in == u32::MAX {
+                    harm_in = 1 << 31;
+                    let (at, length) = (rng.usize(0..bytes.len()), 1 << rng.u32(0..12));
+                    bytes[at..].iter_mut().take(length).for_each(|byte| *byte ^= rng.u8(1..));
+                }
+            };
+            let (mut written, mut read) = (false, Vec::new());
+            // A length that has become too large is waited for in vain; the time-out sees to that.
+            for _ in 0..200 {
+                let Some(bytes) = carry(&mut near, &mut far, cut, &mut harm) else {
+                    noticed += 1;
+                    break;
+                };
+                read.extend(bytes);
+                if carry(&mut far, &mut near, cut, &mut harm).is_none() {
+                    noticed += 1;
+                    break;
+                }
+                if near.is_established() && !std::mem::replace(&mut written, true) {
+                    near.wire().push_back(vec![7; 100_000].into());
+                }
+            }
+            assert!(read.iter().all(|&byte| byte == 7));
+        }
+        assert!(noticed > 200, "only {noticed} were noticed");
+    }
 }
