@@ -36,7 +36,7 @@ pub trait Services {
     fn send_to_coordinator(&self, operator: OperatorId, event: Vec<u8>);
 }
 
-/// Wakes one task; cheap if it is awake.
+/// Wakes one task; cheap if it is awake. The task's operators then see a [`Signal::Resume`](crate::signal::Signal).
 #[derive(Clone)]
 pub struct TaskWaker(Arc<dyn Fn() + Send + Sync>);
 

@@ -111,7 +111,7 @@ impl<P: AsyncFunction> AsyncOperator<P> {
         self.services.spawn(Box::pin(attempt));
     }
 
-    /// Says whether records may enter. `tried` is whether all was emitted that there is room for.
+    /// Says whether records may enter. `tried` is whether everything was emitted that there was room for.
     fn tell_flow(&mut self, tried: bool) {
         let waits = self.queue.is_full();
         match (std::mem::replace(&mut self.waits, waits), waits) {
@@ -201,3 +201,6 @@ pub(crate) fn async_wait<P: AsyncFunction>(mut build: Build<'_>) -> Result<Produ
     operator.advance(None);
     node::<P::In, P::Out>(operator, build)
 }
+
+#[cfg(test)]
+mod tests;
