@@ -178,11 +178,10 @@ fn a_channel_whose_task_does_not_read_holds_up_no_other() {
     tasks.gate.block(0);
     let (mut written, mut seen) = ([0, 0], 0);
     while seen < 5_000 {
-        for channel in 0..2 {
-            let writer = &mut tasks.writers[channel];
-            if writer.resume() && written[channel] < 5_000 {
-                write(writer, written[channel], 64);
-                written[channel] += 1;
+        for (writer, written) in tasks.writers.iter_mut().zip(&mut written) {
+            if writer.resume() && *written < 5_000 {
+                write(writer, *written, 64);
+                *written += 1;
             }
             writer.flush();
         }
