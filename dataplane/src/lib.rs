@@ -41,5 +41,5 @@ mod wiring;
 pub mod worker;
 
 pub use millstream_shuffle::transport::identity::{ClusterCa, IdentityError};
-pub use network::{Network, NetworkSetup};
+pub use network::{Carrier, Network, NetworkSetup};
 pub use worker::{Worker, WorkerConfig};

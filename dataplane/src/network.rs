@@ -2,11 +2,17 @@
 
 use std::{fmt, io, net::SocketAddr, time::Duration};
 
-use millstream_model::id::JobId;
+use millstream_model::{
+    config::{self, Configuration, ShuffleTransport},
+    fault::Failure,
+    id::JobId,
+};
 use millstream_shuffle::{
     exchange::{ExchangeConfig, Listen},
     link::Local,
-    transport::{Listener, Options, identity::Identity, quic::QuicListener},
+    transport::{
+        BindError, Listener, Options, auto::AutoListener, identity::Identity, quic::QuicListener, tcp::TcpListener,
+    },
 };
 use serde::{Deserialize, Serialize};
 
@@ -16,12 +22,55 @@ pub struct NetworkSetup {
     /// Who it is. All workers of a job have identities of the same authority.
     pub identity: Identity,
     pub job: JobId,
+    pub transport: Carrier,
     /// Where it listens; port 0 takes any that is free.
     pub bind: SocketAddr,
     /// Streams that data to one peer is spread over.
     pub lanes: u8,
     /// How long a peer may take to be connected.
     pub connect_timeout: Duration,
+}
+
+/// What carries the records.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub enum Carrier {
+    Quic,
+    /// With TLS.
+    Tcp,
+    /// Whoever reaches the port can read and write records.
+    PlainTcp,
+    /// QUIC, or TCP with TLS, by what suits the path to each peer.
+    Auto,
+}
+
+impl Carrier {
+    /// What the configuration asks for.
+    ///
+    /// # Errors
+    /// If it has a bad value, or asks for something that is always encrypted without encryption.
+    pub fn configured(configuration: &Configuration) -> Result<Carrier, Failure> {
+        let transport = configuration.get(&config::SHUFFLE_TRANSPORT)?;
+        match (transport, configuration.get(&config::SHUFFLE_TLS)?) {
+            (ShuffleTransport::Quic, true) => Ok(Carrier::Quic),
+            (ShuffleTransport::Tcp, true) => Ok(Carrier::Tcp),
+            (ShuffleTransport::Auto, true) => Ok(Carrier::Auto),
+            (ShuffleTransport::Tcp, false) => Ok(Carrier::PlainTcp),
+            (ShuffleTransport::Quic | ShuffleTransport::Auto, false) => Err(Failure::fatal(format!(
+                "{} is false, and QUIC is always encrypted: set {} to tcp, or leave encryption on",
+                config::SHUFFLE_TLS.name(),
+                config::SHUFFLE_TRANSPORT.name()
+            ))),
+        }
+    }
+
+    fn listener(self, bind: SocketAddr, identity: Identity, options: Options) -> Result<Box<dyn Listener>, BindError> {
+        Ok(match self {
+            Carrier::Quic => Box::new(QuicListener::bind(bind, identity, options)?),
+            Carrier::Tcp => Box::new(TcpListener::bind(bind, Some(identity), options)?),
+            Carrier::PlainTcp => Box::new(TcpListener::bind(bind, None, options)?),
+            Carrier::Auto => Box::new(AutoListener::bind(bind, identity, options)?),
+        })
+    }
 }
 
 /// What a worker makes its exchange with.
@@ -35,13 +84,14 @@ pub struct Network {
 
 impl From<NetworkSetup> for Network {
     fn from(setup: NetworkSetup) -> Network {
-        let NetworkSetup { identity, job, bind, lanes, connect_timeout } = setup;
+        let NetworkSetup { identity, job, transport, bind, lanes, connect_timeout } = setup;
         let local = Local { job, worker: identity.worker, lanes };
         let listen: Listen = Box::new(move || {
-            let listener = QuicListener::bind(bind, identity, Options { lanes, ..Options::default() });
-            listener.map(|listener| Box::new(listener) as Box<dyn Listener>).map_err(io::Error::other)
+            let options = Options { lanes, ..Options::default() };
+            transport.listener(bind, identity, options).map_err(io::Error::other)
         });
-        Network { exchange: ExchangeConfig { local, connect_timeout }, listen, is_authenticated: true }
+        let exchange = ExchangeConfig { local, connect_timeout };
+        Network { exchange, listen, is_authenticated: transport != Carrier::PlainTcp }
     }
 }
 

@@ -19,7 +19,7 @@ use std::{
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, unbounded};
 use millstream_controlplane::WorkerLink;
-use millstream_dataplane::{ClusterCa, IdentityError, NetworkSetup};
+use millstream_dataplane::{Carrier, ClusterCa, IdentityError, NetworkSetup};
 use millstream_model::{
     config::{SHUFFLE_BIND_HOST, SHUFFLE_CONNECT_TIMEOUT, SHUFFLE_LANES, SHUFFLE_PORT},
     fault::Failure,
@@ -51,6 +51,7 @@ pub(crate) struct FleetConfig {
 pub(crate) struct FleetNetwork {
     authority: ClusterCa,
     job: JobId,
+    transport: Carrier,
     bind: SocketAddr,
     lanes: u8,
     connect_timeout: Duration,
@@ -77,6 +78,7 @@ impl FleetNetwork {
         Ok(FleetNetwork {
             authority,
             job: graph.job_id,
+            transport: Carrier::configured(configuration)?,
             bind: SocketAddr::new(host, configuration.get(&SHUFFLE_PORT)? as u16),
             lanes: configuration.get(&SHUFFLE_LANES)? as u8,
             connect_timeout: configuration.get(&SHUFFLE_CONNECT_TIMEOUT)?,
@@ -84,9 +86,16 @@ impl FleetNetwork {
     }
 
     fn setup(&self, worker: WorkerId) -> Result<NetworkSetup, Failure> {
-        let FleetNetwork { authority, job, bind, lanes, connect_timeout } = self;
+        let FleetNetwork { authority, job, transport, bind, lanes, connect_timeout } = self;
         let identity = authority.issue(worker, wall_clock(), FleetNetwork::VALIDITY).map_err(no_identity)?;
-        Ok(NetworkSetup { identity, job: *job, bind: *bind, lanes: *lanes, connect_timeout: *connect_timeout })
+        Ok(NetworkSetup {
+            identity,
+            job: *job,
+            transport: *transport,
+            bind: *bind,
+            lanes: *lanes,
+            connect_timeout: *connect_timeout,
+        })
     }
 }
 

@@ -274,29 +274,81 @@ fn a_result_that_does_not_come_in_time_fails_the_job_with_operator_cause_and_rec
 }
 
 #[test]
-fn a_value_can_stand_for_a_result_that_does_not_come_in_time_and_its_future_is_dropped() {
-    static DROPPED: AtomicU32 = AtomicU32::new(0);
-    struct Counted;
-    impl Drop for Counted {
+fn a_value_can_stand_for_a_result_that_does_not_come_in_time_and_its_future_is_dropped_at_once() {
+    static IS_DROPPED: AtomicBool = AtomicBool::new(false);
+    struct Noted;
+    impl Drop for Noted {
         fn drop(&mut self) {
-            DROPPED.fetch_add(1, SeqCst);
+            IS_DROPPED.store(true, SeqCst);
         }
     }
     let env = local(&["parallelism.default=1"]);
     let numbers = env.from_collection(0..10_u64);
-    let wait = AsyncWait::ordered(SHORT).capacity(3);
     let results = numbers.async_map_or(
-        wait,
+        AsyncWait::ordered(SHORT).capacity(3),
         |number| async move {
-            let _counted = Counted;
-            if number == 1 { pending().await } else { Ok(number) }
+            if number == 1 {
+                let _noted = Noted;
+                pending::<()>().await;
+            }
+            // Not only when the job is over and all futures are dropped.
+            while number == 9 && !IS_DROPPED.load(SeqCst) {
+                yield_now().await;
+            }
+            Ok(number)
         },
         |number| number + 1_000,
     );
     let collected = results.collect();
     let result = env.execute("late").expect("the job succeeds");
     assert_eq!(result.collected(&collected), [0, 1_001, 2, 3, 4, 5, 6, 7, 8, 9]);
-    wait_until("the end of all futures", || DROPPED.load(SeqCst) == 10);
+}
+
+#[test]
+fn results_leave_while_the_input_is_silent() {
+    static SEEN: AtomicU64 = AtomicU64::new(0);
+    for is_chained in [true, false] {
+        SEEN.store(0, SeqCst);
+        let env = local(&["parallelism.default=1", &format!("pipeline.operator-chaining.enabled={is_chained}")]);
+        let results = env.from_source(Silent).async_map(AsyncWait::ordered(LONG), |number| async move {
+            dawdle(number).await;
+            Ok(number)
+        });
+        let _ = results.map(|number| SEEN.fetch_add(1, SeqCst) + number).discard();
+        let job = env.execute_async("silent").expect("the job starts");
+        wait_until("all results", || SEEN.load(SeqCst) == 5);
+        job.cancel();
+        assert!(matches!(job.result(), Err(JobError::Cancelled)));
+    }
+}
+
+/// Five numbers, and then nothing, for ever.
+#[derive(serde::Serialize, serde::Deserialize)]
+struct Silent;
+
+struct SilentReader(u64);
+
+impl Source for Silent {
+    type Out = u64;
+    type Reader = SilentReader;
+    fn reader(self, _: &mut RuntimeContext) -> Result<SilentReader, Failure> {
+        Ok(SilentReader(0))
+    }
+}
+
+impl SourceReader for SilentReader {
+    type Out = u64;
+    fn poll(&mut self, out: &mut SourceOut<'_, u64>) -> Result<SourceStatus, Failure> {
+        while self.0 < 5 {
+            out.emit(self.0);
+            self.0 += 1;
+        }
+        Ok(SourceStatus::Idle)
+    }
+    fn snapshot(&mut self, _: &mut SourceSnapshot<'_>) {}
+    fn position(&self) -> String {
+        format!("number {}", self.0)
+    }
 }
 
 #[test]

@@ -41,7 +41,7 @@ fn workers(folder: &JobFolder) -> Vec<u32> {
     log.lines().filter(|line| started(line)).filter_map(process).collect()
 }
 
-fn run_with_kills(workers_wanted: u32, slots: u32, parallelism: u32, kills: usize) {
+fn run_with_kills(transport: &str, workers_wanted: u32, slots: u32, parallelism: u32, kills: usize) {
     let root = tempfile::tempdir().unwrap();
     let folder = JobFolder::new(root.path());
     let totals = add_text(&folder, 200_000);
@@ -49,6 +49,8 @@ fn run_with_kills(workers_wanted: u32, slots: u32, parallelism: u32, kills: usiz
         &format!("parallelism.default={parallelism}"),
         &format!("local.number-taskmanager={workers_wanted}"),
         &format!("taskmanager.numberOfTaskSlots={slots}"),
+        &format!("shuffle.transport={transport}"),
+        &format!("security.ssl.internal.enabled={}", transport != "tcp"),
         "execution.checkpointing.interval=50 ms",
         "restart-strategy.type=fixed-delay",
         "restart-strategy.fixed-delay.attempts=100",
@@ -69,22 +71,29 @@ fn run_with_kills(workers_wanted: u32, slots: u32, parallelism: u32, kills: usiz
     }
     assert!(job.end().success(), "{}", folder.log());
     assert_eq!(folder.logged(&["killed by signal 9"]) > 0, kills > 0, "{}", folder.log());
-    assert!(folder.logged(&["connected", "transport=\"quic\""]) > 0, "{}", folder.log());
+    // `auto` is for QUIC on loopback, whose packets are large.
+    let carrier = if transport == "tcp" { "transport=\"tcp\"" } else { "transport=\"quic\"" };
+    assert!(folder.logged(&["connected", carrier]) > 0, "{}", folder.log());
     let deviation = deviation(&visible(&folder.output()), &totals);
     assert_eq!(deviation, None, "{}", folder.log());
 }
 
 #[test]
 fn two_workers_count_each_record_exactly_once() {
-    run_with_kills(2, 1, 2, 0);
+    run_with_kills("quic", 2, 1, 2, 0);
 }
 
 #[test]
 fn every_record_counts_exactly_once_however_often_a_worker_is_killed() {
-    run_with_kills(2, 1, 2, 4);
+    run_with_kills("quic", 2, 1, 2, 4);
 }
 
 #[test]
 fn several_slots_of_several_workers_share_connections_and_survive_kills() {
-    run_with_kills(3, 2, 6, 2);
+    run_with_kills("auto", 3, 2, 6, 2);
+}
+
+#[test]
+fn the_same_holds_over_tcp_without_encryption() {
+    run_with_kills("tcp", 2, 1, 2, 2);
 }

@@ -44,6 +44,14 @@ macro_rules! words {
 }
 
 words! {
+    /// What carries records between worker processes.
+    ShuffleTransport {
+        Quic = "quic",
+        Tcp = "tcp",
+        /// By what suits the path to each peer.
+        Auto = "auto",
+    }
+
     /// Whether results are updated as input arrives, or final ones are given at the end of a bounded input.
     RuntimeMode {
         Streaming = "STREAMING",

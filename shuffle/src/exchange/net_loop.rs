@@ -22,6 +22,7 @@ use crate::{
     link::{Link, LinkEvent, PeerChannels},
     transport::{Batch, Connection, Listener, Stream, Transport},
     wake::Waker,
+    wire::{Malformed, decoder},
 };
 
 const MAIL: Token = Token(0);
@@ -60,6 +61,20 @@ struct Peer {
     starved_since: Option<Instant>,
 }
 
+impl Connected {
+    /// Who the peer says it is, over a transport that does not prove it; `None` if it has not said so yet.
+    fn introduction(&mut self) -> Result<Option<WorkerId>, Malformed> {
+        let Connected { transport, unknown, .. } = self;
+        transport.read(&mut |stream, bytes| {
+            // Nobody was asked for data yet.
+            if stream == Stream::Control {
+                unknown.extend_from_slice(bytes);
+            }
+        });
+        decoder::introduction(unknown)
+    }
+}
+
 impl Peer {
     fn count_starvation(&mut self, now: Instant) {
         if let Some(since) = self.starved_since.take() {
@@ -77,6 +92,8 @@ struct Connected {
     peer: Option<WorkerId>,
     is_announced: bool,
     is_due: bool,
+    /// What has arrived on the control stream before it was known who speaks.
+    unknown: Vec<u8>,
 }
 
 impl<F: Fn(ExchangeEvent)> NetLoop<F> {
@@ -91,7 +108,9 @@ impl<F: Fn(ExchangeEvent)> NetLoop<F> {
         let poll = Poll::new()?;
         waker.bind_poll(mio::Waker::new(poll.registry(), MAIL)?);
         let listener = listen()?;
-        poll.registry().register(&mut SourceFd(&listener.socket()), LISTENER, Interest::READABLE)?;
+        for socket in listener.sockets() {
+            poll.registry().register(&mut SourceFd(&socket), LISTENER, Interest::READABLE)?;
+        }
         Ok(NetLoop {
             config,
             listener,
@@ -248,7 +267,8 @@ impl<F: Fn(ExchangeEvent)> NetLoop<F> {
         let interest = Interest::READABLE | Interest::WRITABLE;
         let token = Token(FIRST_CONNECTION + index);
         self.poll.registry().register(&mut SourceFd(&transport.socket()), token, interest)?;
-        self.connections[index] = Some(Connected { transport, peer, is_announced: false, is_due: true });
+        self.connections[index] =
+            Some(Connected { transport, peer, is_announced: false, is_due: true, unknown: Vec::new() });
         self.due.push(index);
         Ok(index)
     }
@@ -304,7 +324,8 @@ impl<F: Fn(ExchangeEvent)> NetLoop<F> {
             }
             let Some(connected) = &mut self.connections[index] else { continue };
             let Some(peer) = connected.peer.and_then(|peer| self.peers.get_mut(&peer)) else { continue };
-            let mut violation = None;
+            let unknown = std::mem::take(&mut connected.unknown);
+            let mut violation = peer.link.on_bytes(Stream::Control, &unknown).err();
             connected.transport.read(&mut |stream, bytes| {
                 has_received = true;
                 peer.metrics.received_bytes += bytes.len() as u64;
@@ -341,12 +362,19 @@ impl<F: Fn(ExchangeEvent)> NetLoop<F> {
         let Some(connected) = &mut self.connections[index] else { return };
         let Connection::Open { peer } = connected.transport.connection() else { return };
         let proved = *peer;
-        connected.is_announced = true;
         let path = connected.transport.path();
-        let Some(worker) = connected.peer.or(proved) else {
-            connected.transport.close(now, "the transport does not say who the peer is");
-            return;
+        let worker = match connected.peer.or(proved) {
+            Some(worker) => worker,
+            None => match connected.introduction() {
+                Ok(Some(worker)) => worker,
+                Ok(None) => return,
+                Err(malformed) => {
+                    connected.transport.close(now, &format!("broken protocol: {malformed}"));
+                    return;
+                }
+            },
         };
+        connected.is_announced = true;
         connected.peer = Some(worker);
         let peer = self.peer(worker);
         match peer.connection {

@@ -15,9 +15,11 @@ use crate::{
     gate::{GateSignal, InputGate},
     segment::SegmentPool,
     transport::{
-        Options,
+        BindError, Options,
+        auto::AutoListener,
         identity::{ClusterCa, Identity},
         quic::QuicListener,
+        tcp::TcpListener,
     },
     wire::message::ChannelKey,
 };
@@ -25,23 +27,39 @@ use crate::{
 const SEGMENT: usize = 4096;
 const WINDOW: u64 = 4 * SEGMENT as u64;
 
+/// What the nodes speak over.
+#[derive(Clone, Copy, PartialEq, Debug)]
+enum Over {
+    Quic,
+    Tls,
+    /// TCP without encryption.
+    Plain,
+    Auto,
+}
+
+const ALL: [Over; 4] = [Over::Quic, Over::Tls, Over::Plain, Over::Auto];
+
+fn listener(over: Over, identity: Identity) -> Result<Box<dyn Listener>, BindError> {
+    let options = Options { lanes: 4, ..Options::default() };
+    let any = "127.0.0.1:0".parse().unwrap();
+    Ok(match over {
+        Over::Quic => Box::new(QuicListener::bind(any, identity, options)?),
+        Over::Tls => Box::new(TcpListener::bind(any, Some(identity), options)?),
+        Over::Plain => Box::new(TcpListener::bind(any, None, options)?),
+        Over::Auto => Box::new(AutoListener::bind(any, identity, options)?),
+    })
+}
+
 struct Node {
     exchange: Exchange,
     events: Arc<Mutex<Vec<ExchangeEvent>>>,
 }
 
-fn node(ca: &ClusterCa, worker: u32, connect_timeout: Duration) -> Node {
+fn node(over: Over, ca: &ClusterCa, worker: u32, connect_timeout: Duration) -> Node {
     let identity = ca.issue(WorkerId(worker), SystemTime::now(), Duration::from_secs(3600)).unwrap();
-    node_as(identity, worker, connect_timeout)
-}
-
-fn node_as(identity: Identity, worker: u32, connect_timeout: Duration) -> Node {
-    let config = ExchangeConfig { local: Local { job: JobId(7), worker: WorkerId(worker), lanes: 4 }, connect_timeout };
-    let listen: Listen = Box::new(move || {
-        let options = Options { lanes: 4, ..Options::default() };
-        let listener = QuicListener::bind("127.0.0.1:0".parse().unwrap(), identity, options);
-        listener.map(|listener| Box::new(listener) as Box<dyn Listener>).map_err(io::Error::other)
-    });
+    let local = Local { job: JobId(7), worker: WorkerId(worker), lanes: 4 };
+    let config = ExchangeConfig { local, connect_timeout };
+    let listen: Listen = Box::new(move || listener(over, identity).map_err(io::Error::other));
     let events = Arc::new(Mutex::new(Vec::new()));
     let seen = events.clone();
     let exchange = Exchange::start(config, listen, move |event| seen.lock().unwrap().push(event)).unwrap();
@@ -175,90 +193,106 @@ fn exchange(a: (&Node, WorkerId), b: (&Node, WorkerId), generation: Generation, 
 
 #[test]
 fn records_cross_in_both_directions_and_the_connection_serves_the_next_deployment() {
-    let ca = ca();
-    let (one, two) = (node(&ca, 1, Duration::from_secs(20)), node(&ca, 2, Duration::from_secs(20)));
-    exchange((&one, WorkerId(1)), (&two, WorkerId(2)), Generation(1), 5, 20_000);
-    one.exchange.detach(Generation(1));
-    two.exchange.detach(Generation(1));
-    exchange((&two, WorkerId(2)), (&one, WorkerId(1)), Generation(2), 70, 1_000);
-    assert_eq!(*one.events.lock().unwrap(), []);
-    assert_eq!(*two.events.lock().unwrap(), []);
+    for over in ALL {
+        let ca = ca();
+        let (one, two) = (node(over, &ca, 1, Duration::from_secs(20)), node(over, &ca, 2, Duration::from_secs(20)));
+        exchange((&one, WorkerId(1)), (&two, WorkerId(2)), Generation(1), 5, 20_000);
+        one.exchange.detach(Generation(1));
+        two.exchange.detach(Generation(1));
+        exchange((&two, WorkerId(2)), (&one, WorkerId(1)), Generation(2), 70, 1_000);
+        assert_eq!(*one.events.lock().unwrap(), []);
+        assert_eq!(*two.events.lock().unwrap(), []);
+    }
 }
 
 #[test]
 fn three_workers_exchange_with_each_other() {
-    let ca = ca();
-    let nodes: Vec<Node> = (0..3).map(|worker| node(&ca, worker, Duration::from_secs(20))).collect();
-    std::thread::scope(|scope| {
-        for (from, to) in [(0, 1), (1, 2), (2, 0)] {
-            let nodes = &nodes;
-            scope.spawn(move || {
-                let side = |worker: usize| (&nodes[worker], WorkerId(worker as u32));
-                exchange(side(from), side(to), Generation(1), 3, 10_000);
-            });
-        }
-    });
+    for over in ALL {
+        let ca = ca();
+        let nodes: Vec<Node> = (0..3).map(|worker| node(over, &ca, worker, Duration::from_secs(20))).collect();
+        std::thread::scope(|scope| {
+            for (from, to) in [(0, 1), (1, 2), (2, 0)] {
+                let nodes = &nodes;
+                scope.spawn(move || {
+                    let side = |worker: usize| (&nodes[worker], WorkerId(worker as u32));
+                    exchange(side(from), side(to), Generation(1), 3, 10_000);
+                });
+            }
+        });
+    }
 }
 
 #[test]
 fn a_peer_that_goes_is_reported_with_its_address() {
-    let ca = ca();
-    let (one, two) = (node(&ca, 1, Duration::from_secs(20)), node(&ca, 2, Duration::from_secs(20)));
-    let wakers = [Arc::default(), Arc::default()];
-    let (_senders, _gate) = connect((&one, WorkerId(1)), (&two, WorkerId(2)), Generation(4), 2, &wakers);
-    let address = two.exchange.address();
-    // The connection stands when an event has crossed it.
-    let event = CoordinatorEvent {
-        generation: Generation(4),
-        operator: millstream_model::id::OperatorId(5),
-        subtask: 1,
-        direction: crate::wire::message::Direction::ToCoordinator,
-        bytes: b"anybody there?".to_vec(),
-    };
-    one.exchange.line(WorkerId(2)).send(event.clone());
-    let is_there = |events: &Vec<ExchangeEvent>| events.contains(&ExchangeEvent::Coordinator { event: event.clone() });
-    wait_until("the event", || is_there(&two.events.lock().unwrap()));
-    drop(two);
-    wait_until("the report", || !one.events.lock().unwrap().is_empty());
-    let events = one.events.lock().unwrap();
-    let [ExchangeEvent::Lost { peer: WorkerId(2), generations, failure }] = &events[..] else { panic!("{events:?}") };
-    assert_eq!(generations, &[Generation(4)]);
-    let message = &failure.message;
-    assert!(message.contains("worker 2") && message.contains(&address.to_string()), "{message}");
-    assert!(message.contains("the worker has ended"), "{message}");
+    for over in ALL {
+        let ca = ca();
+        let (one, two) = (node(over, &ca, 1, Duration::from_secs(20)), node(over, &ca, 2, Duration::from_secs(20)));
+        let wakers = [Arc::default(), Arc::default()];
+        let (_senders, _gate) = connect((&one, WorkerId(1)), (&two, WorkerId(2)), Generation(4), 2, &wakers);
+        let address = two.exchange.address();
+        // The connection stands when an event has crossed it.
+        let event = CoordinatorEvent {
+            generation: Generation(4),
+            operator: millstream_model::id::OperatorId(5),
+            subtask: 1,
+            direction: crate::wire::message::Direction::ToCoordinator,
+            bytes: b"anybody there?".to_vec(),
+        };
+        one.exchange.line(WorkerId(2)).send(event.clone());
+        let is_there =
+            |events: &Vec<ExchangeEvent>| events.contains(&ExchangeEvent::Coordinator { event: event.clone() });
+        wait_until("the event", || is_there(&two.events.lock().unwrap()));
+        drop(two);
+        wait_until("the report", || !one.events.lock().unwrap().is_empty());
+        let events = one.events.lock().unwrap();
+        let [ExchangeEvent::Lost { peer: WorkerId(2), generations, failure }] = &events[..] else {
+            panic!("{events:?}")
+        };
+        assert_eq!(generations, &[Generation(4)]);
+        let message = &failure.message;
+        assert!(message.contains("worker 2") && message.contains(&address.to_string()), "{message}");
+        assert!(message.contains("the worker has ended"), "{message}");
+    }
 }
 
 #[test]
 fn a_peer_that_is_not_there_is_given_up() {
-    let ca = ca();
-    // The one that dials, and the one that waits to be dialed.
-    for (own, peer) in [(1, 2), (2, 1)] {
-        let (one, two) = (node(&ca, own, Duration::from_millis(200)), node(&ca, peer, Duration::from_secs(20)));
-        let wakers = [Arc::default(), Arc::default()];
-        let (_senders, _gate) = {
-            let unreachable = node(&ca, peer, Duration::from_secs(20));
-            // Both ends are attached, but `two` is asked for nothing, and `unreachable` ends at once.
-            connect((&one, WorkerId(own)), (&unreachable, WorkerId(peer)), Generation(1), 1, &wakers)
-        };
-        wait_until("the report", || !one.events.lock().unwrap().is_empty());
-        let events = one.events.lock().unwrap();
-        assert!(matches!(&events[..], [ExchangeEvent::Lost { .. }]), "{events:?}");
-        drop(two);
+    for over in ALL {
+        let ca = ca();
+        // The one that dials, and the one that waits to be dialed.
+        for (own, peer) in [(1, 2), (2, 1)] {
+            let (one, two) =
+                (node(over, &ca, own, Duration::from_millis(200)), node(over, &ca, peer, Duration::from_secs(20)));
+            let wakers = [Arc::default(), Arc::default()];
+            let (_senders, _gate) = {
+                let unreachable = node(over, &ca, peer, Duration::from_secs(20));
+                // Both ends are attached, but `two` is asked for nothing, and `unreachable` ends at once.
+                connect((&one, WorkerId(own)), (&unreachable, WorkerId(peer)), Generation(1), 1, &wakers)
+            };
+            wait_until("the report", || !one.events.lock().unwrap().is_empty());
+            let events = one.events.lock().unwrap();
+            assert!(matches!(&events[..], [ExchangeEvent::Lost { .. }]), "{events:?}");
+            drop(two);
+        }
     }
 }
 
 #[test]
 fn a_worker_of_another_cluster_is_refused_by_both() {
-    let (ours, theirs) = (ca(), ca());
-    let (one, two) = (node(&ours, 1, Duration::from_secs(20)), node(&theirs, 2, Duration::from_secs(2)));
-    let wakers = [Arc::default(), Arc::default()];
-    let (_senders, _gate) = connect((&one, WorkerId(1)), (&two, WorkerId(2)), Generation(1), 1, &wakers);
-    for node in [&one, &two] {
-        wait_until("the report", || !node.events.lock().unwrap().is_empty());
-        let events = node.events.lock().unwrap();
-        assert!(matches!(&events[..], [ExchangeEvent::Lost { .. }]), "{events:?}");
+    // Without encryption nobody can tell.
+    for over in [Over::Quic, Over::Tls, Over::Auto] {
+        let (ours, theirs) = (ca(), ca());
+        let (one, two) =
+            (node(over, &ours, 1, Duration::from_secs(20)), node(over, &theirs, 2, Duration::from_secs(2)));
+        let wakers = [Arc::default(), Arc::default()];
+        let (_senders, _gate) = connect((&one, WorkerId(1)), (&two, WorkerId(2)), Generation(1), 1, &wakers);
+        for node in [&one, &two] {
+            wait_until("the report", || !node.events.lock().unwrap().is_empty());
+            let events = node.events.lock().unwrap();
+            assert!(matches!(&events[..], [ExchangeEvent::Lost { .. }]), "{events:?}");
+        }
+        let events = one.events.lock().unwrap();
+        let [ExchangeEvent::Lost { failure, .. }] = &events[..] else { panic!("{events:?}") };
+        assert!(failure.message.contains("refused"), "{failure}");
     }
-    let events = one.events.lock().unwrap();
-    let [ExchangeEvent::Lost { failure, .. }] = &events[..] else { panic!("{events:?}") };
-    assert!(failure.message.contains("refused"), "{failure}");
 }

@@ -11,10 +11,12 @@
 //! |---|---|
 //! | QUIC: one connected UDP socket per peer | [`quic`] |
 //! | TCP, with TLS or without | [`tcp`] |
+//! | both, by what suits the path | [`auto`] |
 //! | who a worker is to others, and whom it believes | [`identity`], [`tls`] |
 //! | the first bytes of a stream | [`hello`] |
 //! | what may be chosen | [`options`] |
 
+pub mod auto;
 mod hello;
 pub mod identity;
 mod options;
@@ -178,8 +180,8 @@ pub trait Listener {
     /// If no socket can be had, or the address is of no use.
     fn connect(&mut self, now: Instant, peer: WorkerId, address: SocketAddr) -> std::io::Result<Box<dyn Transport>>;
 
-    /// The socket to wait for.
-    fn socket(&self) -> RawFd;
+    /// The sockets to wait for.
+    fn sockets(&self) -> Vec<RawFd>;
 }
 
 /// A listener could not be made.

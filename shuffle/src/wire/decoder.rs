@@ -1,10 +1,12 @@
 //! Frames out of the bytes of one stream, however the transport cuts them.
 
-use super::{HEADER_BYTES, Header, Kind, message::Message};
+use millstream_model::id::WorkerId;
+
+use super::{HEADER_BYTES, Header, Kind, Malformed, message::Message};
 
 /// What receives the frames of a stream.
 pub trait FrameSink {
-    type Error: From<super::Malformed>;
+    type Error: From<Malformed>;
 
     /// A data frame begins; its bytes follow.
     ///
@@ -42,7 +44,7 @@ impl Decoder {
                 match self.header(&mut bytes)? {
                     None => return Ok(()),
                     Some(header) if (header.kind == Kind::Data) == is_control => {
-                        return Err(super::Malformed::WrongStream(header.kind).into());
+                        return Err(Malformed::WrongStream(header.kind).into());
                     }
                     Some(header) => {
                         if header.kind == Kind::Data {
@@ -77,7 +79,7 @@ impl Decoder {
     }
 
     /// The next header, if all of it is there.
-    fn header(&mut self, bytes: &mut &[u8]) -> Result<Option<Header>, super::Malformed> {
+    fn header(&mut self, bytes: &mut &[u8]) -> Result<Option<Header>, Malformed> {
         if self.partial.is_empty()
             && let Some(header) = bytes.first_chunk::<HEADER_BYTES>()
         {
@@ -93,6 +95,29 @@ impl Decoder {
     }
 }
 
+/// The most that a greeting may have.
+const HELLO_BYTES_MAX: u32 = 256;
+
+/// Who a peer says it is, by the first frame of its control stream; `None` if not all of it is there.
+///
+/// # Errors
+/// If its first frame is no greeting.
+pub fn introduction(bytes: &[u8]) -> Result<Option<WorkerId>, Malformed> {
+    let Some(header) = bytes.first_chunk::<HEADER_BYTES>() else { return Ok(None) };
+    let header = Header::decode(header)?;
+    if header.kind != Kind::Hello {
+        return Err(Malformed::WrongStream(header.kind));
+    }
+    if header.length > HELLO_BYTES_MAX {
+        return Err(Malformed::TooLong { kind: header.kind, length: header.length });
+    }
+    let Some(payload) = bytes[HEADER_BYTES..].get(..header.length as usize) else { return Ok(None) };
+    match Message::decode(header, payload)? {
+        Message::Hello(hello) => Ok(Some(hello.worker)),
+        _ => Err(Malformed::WrongStream(header.kind)),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use bytes::{BufMut, BytesMut};
@@ -101,7 +126,7 @@ mod tests {
     use super::*;
     use crate::{
         credit::Grant,
-        wire::{Malformed, PROTOCOL_VERSION, message::Hello},
+        wire::{PROTOCOL_VERSION, message::Hello},
     };
 
     #[derive(Default, PartialEq, Debug)]

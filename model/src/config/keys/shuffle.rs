@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use super::{super::key::Key, Group};
+use super::{
+    super::{key::Key, words::ShuffleTransport},
+    Group,
+};
 
 group! {
     SHUFFLE: "Shuffle", "How records get from one worker process to another.";
@@ -13,6 +16,15 @@ group! {
     /// The port that a worker takes connections of other workers on; `0` takes any that is free. With more than one
     /// worker on a machine it has to be `0`.
     SHUFFLE_PORT: u32 = Key::new("taskmanager.data.port", "0").at_most("65535");
+
+    /// What carries records between workers. `auto` takes `tcp` on paths where QUIC would cost several times the
+    /// processor time: where the MTU is below 4000 bytes, or the kernel grants socket buffers below 1 MiB.
+    SHUFFLE_TRANSPORT: ShuffleTransport = Key::new("shuffle.transport", "quic").ours();
+
+    /// Whether workers prove to each other who they are, and encrypt what they say. Without it everybody who reaches
+    /// their ports can read and write records, and each record is checked before it is read; QUIC is always encrypted.
+    /// Unlike in Flink it is on by default: a local cluster makes its own certificates.
+    SHUFFLE_TLS: bool = Key::new("security.ssl.internal.enabled", "true");
 
     /// How many streams the data to one peer is spread over, in each direction. A lost packet holds up its stream only.
     SHUFFLE_LANES: u32 = Key::new("shuffle.quic.lanes", "16").at_least("1").at_most("255").ours();

@@ -153,6 +153,15 @@ impl QuicListener {
         Ok(connection)
     }
 
+    /// The MTU of the interface that leads to an address, and the socket buffer that the kernel grants, in bytes.
+    ///
+    /// # Errors
+    /// If no socket can be had, or nothing leads there.
+    pub fn path_to(&self, address: SocketAddr) -> io::Result<(usize, usize)> {
+        let socket = Socket::dial(address, self.options.socket_buffer)?;
+        Ok((socket.interface_mtu().into(), socket.buffer()))
+    }
+
     fn answer(&self, incoming: Incoming, now: Instant) -> Option<QuicConnection> {
         let peer = incoming.remote_address();
         let mut shared = self.shared.borrow_mut();
@@ -229,8 +238,8 @@ impl Listener for QuicListener {
         Ok(Box::new(self.dial(now, peer, address)?))
     }
 
-    fn socket(&self) -> RawFd {
-        self.socket.as_raw_fd()
+    fn sockets(&self) -> Vec<RawFd> {
+        vec![self.socket.as_raw_fd()]
     }
 }
 

@@ -142,8 +142,8 @@ impl Listener for TcpListener {
         Ok(Box::new(connection))
     }
 
-    fn socket(&self) -> RawFd {
-        self.listener.as_raw_fd()
+    fn sockets(&self) -> Vec<RawFd> {
+        vec![self.listener.as_raw_fd()]
     }
 }
 
