@@ -138,7 +138,9 @@ pub trait Transport {
     /// Sends as much as can be sent now.
     fn transmit(&mut self, now: Instant);
 
-    /// When `receive` is to be called even if nothing has arrived.
+    /// When the connection is to have its turn even if nothing has arrived: for a timer, for work that a turn has left, or
+    /// because there is room again. What other connections receive may bring it forward, so it is asked each time before
+    /// waiting. It is rounded up at no cost.
     fn deadline(&self) -> Option<Instant>;
 
     /// The socket to wait for: for input always, for output (edge-triggered) after a send found it full.

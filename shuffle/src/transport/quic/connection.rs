@@ -451,8 +451,9 @@ mod tests {
     /// Both ends of a connection, and their listeners; the near one has dialled.
     struct Ends {
         near: QuicConnection,
-        far: Box<dyn Transport>,
-        _listeners: [QuicListener; 2],
+        far: QuicConnection,
+        listener: QuicListener,
+        _dialler: QuicListener,
         limit: Instant,
     }
 
@@ -470,11 +471,11 @@ mod tests {
             let limit = now() + Duration::from_secs(20);
             let far = loop {
                 assert!(now() < limit, "nobody dials");
-                if let Some(far) = listener.accept(now()).pop() {
+                if let Some(far) = listener.take(now()).pop() {
                     break far;
                 }
             };
-            let mut ends = Ends { near, far, _listeners: [listener, dialler], limit };
+            let mut ends = Ends { near, far, listener, _dialler: dialler, limit };
             while !matches!(
                 (&ends.near.state, ends.far.connection()),
                 (Connection::Open { .. }, Connection::Open { .. })
@@ -520,6 +521,68 @@ mod tests {
             }
         }
         assert_eq!(ends.near.path().lost_packets, 0);
+    }
+
+    #[test]
+    fn what_arrives_on_another_socket_reaches_its_connection() {
+        let mut ends = Ends::open();
+        // It is connected to somebody else, so that the listener gets what it should.
+        let elsewhere = ([127, 0, 0, 1], 9).into();
+        ends.far.socket = Socket::answer(ends.listener.address(), elsewhere, 1 << 20).expect("there are descriptors");
+        let mut received = 0;
+        for _ in 0..20 {
+            let mut batch = Batch::default();
+            batch.push(vec![1; 50_000].into());
+            ends.near.write(Stream::Lane(0), batch);
+        }
+        while received < 1_000_000 {
+            assert!(now() < ends.limit, "{received}");
+            ends.near.receive(now());
+            ends.near.transmit(now());
+            ends.listener.take(now());
+            if ends.far.shared.borrow().has_mail(ends.far.handle) {
+                assert!(ends.far.deadline().is_some_and(|due| due <= now()));
+            }
+            ends.far.receive(now());
+            ends.far.read(&mut |_, bytes| received += bytes.len());
+            ends.far.transmit(now());
+        }
+    }
+
+    #[test]
+    fn a_turn_that_ends_before_the_work_is_done_asks_for_another() {
+        let mut ends = Ends::open();
+        let mut received = 0;
+        let write = |near: &mut QuicConnection| {
+            let mut batch = Batch::default();
+            batch.push(vec![1; 3_000_000].into());
+            near.write(Stream::Lane(0), batch);
+        };
+        // Until congestion control and pacing let everything go at once.
+        while ends.near.machine.congestion_state().window() < 4 << 20 || ends.near.path().mtu < 60_000 {
+            if ends.near.room(Stream::Lane(0)) > 0 {
+                write(&mut ends.near);
+            }
+            ends.turn(&mut |_, bytes| received += bytes.len());
+        }
+        while ends.near.outgoing.kept_bytes() > 0 {
+            ends.turn(&mut |_, bytes| received += bytes.len());
+        }
+        write(&mut ends.near);
+        let before = received;
+        let mut turns = 0;
+        while turns == 0 || ends.near.deadline().is_some_and(|due| due <= now()) {
+            ends.near.transmit(now());
+            turns += 1;
+        }
+        assert!(turns > 2, "{turns}, {:?}", ends.near.path());
+        turns = 0;
+        while turns == 0 || ends.far.deadline().is_some_and(|due| due <= now()) {
+            ends.far.receive(now());
+            ends.far.read(&mut |_, bytes| received += bytes.len());
+            turns += 1;
+        }
+        assert_eq!((turns > 2, received - before), (true, 3_000_000));
     }
 
     #[test]

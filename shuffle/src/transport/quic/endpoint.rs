@@ -135,6 +135,26 @@ impl QuicListener {
         Ok(QuicListener { shared, socket, address, config, identity, options })
     }
 
+    /// Takes in what the socket has, and returns the connections that have begun.
+    pub(super) fn take(&mut self, now: Instant) -> Vec<QuicConnection> {
+        let mut accepted = Vec::new();
+        for _ in 0..RECEIVES_PER_ACCEPT {
+            let outcome = self.shared.borrow_mut().receive(&self.socket, now, None, &mut |_| {});
+            // A new connection may have received another's first packet before its socket was connected.
+            while let Some(incoming) = { self.shared.borrow_mut().arrivals.pop_front() } {
+                if let Some(mut connection) = self.answer(incoming, now) {
+                    connection.receive(now);
+                    connection.transmit(now);
+                    accepted.push(connection);
+                }
+            }
+            if outcome == Io::WouldBlock {
+                break;
+            }
+        }
+        accepted
+    }
+
     pub(super) fn dial(&self, now: Instant, peer: WorkerId, address: SocketAddr) -> io::Result<QuicConnection> {
         let socket = Socket::dial(address, self.options.socket_buffer)?;
         let config = self.config.connect(address.ip(), &socket);
@@ -216,22 +236,7 @@ impl Listener for QuicListener {
     }
 
     fn accept(&mut self, now: Instant) -> Vec<Box<dyn Transport>> {
-        let mut accepted: Vec<Box<dyn Transport>> = Vec::new();
-        for _ in 0..RECEIVES_PER_ACCEPT {
-            let outcome = self.shared.borrow_mut().receive(&self.socket, now, None, &mut |_| {});
-            // A new connection may have received another's first packet before its socket was connected.
-            while let Some(incoming) = { self.shared.borrow_mut().arrivals.pop_front() } {
-                if let Some(mut connection) = self.answer(incoming, now) {
-                    connection.receive(now);
-                    connection.transmit(now);
-                    accepted.push(Box::new(connection));
-                }
-            }
-            if outcome == Io::WouldBlock {
-                break;
-            }
-        }
-        accepted
+        self.take(now).into_iter().map(|connection| Box::new(connection) as Box<dyn Transport>).collect()
     }
 
     fn connect(&mut self, now: Instant, peer: WorkerId, address: SocketAddr) -> io::Result<Box<dyn Transport>> {

@@ -60,6 +60,8 @@ pub struct TcpConnection {
     ended: bool,
     more_to_receive: bool,
     more_to_send: bool,
+    /// There was little room for lanes before the last `transmit`, and there is more now.
+    room_again: bool,
     shut_down: bool,
     now: Instant,
 }
@@ -104,6 +106,7 @@ impl TcpConnection {
             ended: false,
             more_to_receive: false,
             more_to_send: false,
+            room_again: false,
             shut_down: false,
             now,
         }
@@ -311,6 +314,7 @@ impl Transport for TcpConnection {
             // TLS says what it can; nothing else would be understood.
             self.pipe.wire().clear();
         }
+        let scarce = self.outgoing.lane_bytes() >= self.queued_bytes_max / 2;
         self.full = false;
         self.more_to_send = true;
         for _ in 0..SENDS_PER_TURN {
@@ -346,6 +350,7 @@ impl Transport for TcpConnection {
                 }
             }
         }
+        self.room_again = scarce && self.outgoing.lane_bytes() < self.queued_bytes_max / 2 && !self.is_closed();
         // What was received while sealing has yet to be read.
         self.more_to_receive |= !self.is_closed() && self.pipe.has_read_ahead();
         if self.is_closed() && self.pipe.wire_bytes() == 0 && !self.shut_down {
@@ -362,7 +367,7 @@ impl Transport for TcpConnection {
         if self.is_closed() {
             return None;
         }
-        if self.more_to_receive {
+        if self.more_to_receive || self.room_again {
             return Some(self.now);
         }
         let silence = self.last_received + self.idle_timeout;
