@@ -571,14 +571,16 @@ mod tests {
         write(&mut ends.near);
         let before = received;
         let mut turns = 0;
-        while turns == 0 || ends.near.deadline().is_some_and(|due| due <= now()) {
+        while turns == 0 || ends.near.more_to_send {
             ends.near.transmit(now());
+            assert!(!ends.near.more_to_send || ends.near.deadline().is_some_and(|due| due <= now()));
             turns += 1;
         }
         assert!(turns > 2, "{turns}, {:?}", ends.near.path());
         turns = 0;
-        while turns == 0 || ends.far.deadline().is_some_and(|due| due <= now()) {
+        while turns == 0 || ends.far.more_to_receive {
             ends.far.receive(now());
+            assert!(!ends.far.more_to_receive || ends.far.deadline().is_some_and(|due| due <= now()));
             ends.far.read(&mut |_, bytes| received += bytes.len());
             turns += 1;
         }
