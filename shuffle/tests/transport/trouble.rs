@@ -3,7 +3,7 @@
 use std::{
     io::Write,
     net::{SocketAddr, TcpStream, UdpSocket},
-    os::fd::RawFd,
+    os::fd::{FromRawFd, OwnedFd},
     time::{Duration, Instant},
 };
 
@@ -13,7 +13,8 @@ use millstream_shuffle::transport::{Closed, Options, Stream};
 use nix::sys::socket::{MsgFlags, send};
 
 use crate::{
-    net::{Kind, Link, Net},
+    net::{Kind, Link, Net, Node},
+    patient,
     proxy::{Proxy, Weather},
     streams,
 };
@@ -65,21 +66,35 @@ pub fn nobody_at_the_address_is_noticed_at_once(kind: Kind) {
     assert!(matches!(net.link(0, 0).closed(), Some(Closed::Failed(_))));
 }
 
-/// A worker's process has ended without a word: its machine says so.
-pub fn a_peer_that_dies_is_noticed_long_before_the_timeout(kind: Kind) {
-    let mut net = Net::pair(kind, &Options::default());
-    let dead = net.nodes.pop().expect("there are two");
-    for link in &dead.links {
+/// A worker's process ends without a word, and its kernel closes the sockets.
+fn die(node: Node) {
+    for link in &node.links {
         // SAFETY: nobody uses the descriptor any more; its owner is forgotten below.
-        drop(unsafe { owned(link.transport.socket()) });
+        drop(unsafe { OwnedFd::from_raw_fd(link.transport.socket()) });
     }
     // SAFETY: as above.
-    drop(unsafe { owned(dead.listener.socket()) });
-    std::mem::forget(dead);
+    drop(unsafe { OwnedFd::from_raw_fd(node.listener.socket()) });
+    std::mem::forget(node);
+}
+
+pub fn a_peer_that_dies_is_noticed_long_before_the_timeout(kind: Kind) {
+    let mut net = Net::pair(kind, &patient());
+    die(net.nodes.pop().expect("there are two"));
     let start = Instant::now();
     net.link(0, 0).send(Stream::Lane(0), 1000);
     net.until(|net| net.link(0, 0).closed().is_some());
     assert!(start.elapsed() < Duration::from_secs(2));
+    assert!(matches!(net.link(0, 0).closed(), Some(Closed::Failed(_))));
+}
+
+pub fn what_a_dying_peer_has_sent_still_arrives(kind: Kind) {
+    let mut net = Net::pair(kind, &patient());
+    net.nodes[0].paused = true;
+    net.write_now(1, 0, Stream::Lane(0), 1000);
+    die(net.nodes.pop().expect("there are two"));
+    net.nodes[0].paused = false;
+    net.until(|net| net.link(0, 0).closed().is_some());
+    assert_eq!(net.link(0, 0).received_bytes(), 1000);
     assert!(matches!(net.link(0, 0).closed(), Some(Closed::Failed(_))));
 }
 
@@ -172,14 +187,6 @@ fn a_forgotten_connection_is_reset() {
     assert!(text.contains("does not know this connection any more"), "{text}");
 }
 
-/// # Safety
-/// The descriptor is open, and nobody else closes it.
-unsafe fn owned(socket: RawFd) -> std::os::fd::OwnedFd {
-    use std::os::fd::FromRawFd;
-    // SAFETY: the caller vouches for it.
-    unsafe { std::os::fd::OwnedFd::from_raw_fd(socket) }
-}
-
 #[test]
 fn garbage_does_no_harm() {
     let mut net = Net::pair(Kind::Quic, &Options::default());
@@ -220,6 +227,7 @@ crate::over! { [quic, tls, plain] {
     an_idle_connection_is_kept,
     nobody_at_the_address_is_noticed_at_once,
     a_peer_that_dies_is_noticed_long_before_the_timeout,
+    what_a_dying_peer_has_sent_still_arrives,
 } }
 
 mod tcp {

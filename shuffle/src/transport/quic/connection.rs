@@ -552,39 +552,34 @@ mod tests {
     #[test]
     fn a_turn_that_ends_before_the_work_is_done_asks_for_another() {
         let mut ends = Ends::open();
-        let mut received = 0;
-        let write = |near: &mut QuicConnection| {
+        let (mut unsent, mut unreceived) = (0, 0);
+        while unsent < 5 || unreceived < 5 {
             let mut batch = Batch::default();
-            batch.push(vec![1; 3_000_000].into());
-            near.write(Stream::Lane(0), batch);
-        };
-        // Until congestion control and pacing let everything go at once.
-        while ends.near.machine.congestion_state().window() < 4 << 20 || ends.near.path().mtu < 60_000 {
-            if ends.near.room(Stream::Lane(0)) > 0 {
-                write(&mut ends.near);
+            batch.push(vec![1; ends.near.room(Stream::Lane(0))].into());
+            ends.near.write(Stream::Lane(0), batch);
+            // As much as congestion control and pacing let go, in as many turns as it takes.
+            loop {
+                let time = now();
+                ends.near.transmit(time);
+                if ends.near.machine.poll_transmit(time, 1, &mut Vec::new()).is_none() {
+                    break;
+                }
+                // That packet is lost, and will be repeated.
+                assert!(ends.near.deadline().is_some_and(|due| due <= time));
+                unsent += 1;
             }
-            ends.turn(&mut |_, bytes| received += bytes.len());
+            let time = now();
+            ends.far.receive(time);
+            ends.far.read(&mut |_, _| {});
+            // The kernel delivers when it likes, so nobody else can tell whether there was more.
+            if ends.far.more_to_receive {
+                assert!(ends.far.deadline().is_some_and(|due| due <= time));
+                unreceived += 1;
+            }
+            while ends.near.outgoing.kept_bytes() > 0 {
+                ends.turn(&mut |_, _| {});
+            }
         }
-        while ends.near.outgoing.kept_bytes() > 0 {
-            ends.turn(&mut |_, bytes| received += bytes.len());
-        }
-        write(&mut ends.near);
-        let before = received;
-        let mut turns = 0;
-        while turns == 0 || ends.near.more_to_send {
-            ends.near.transmit(now());
-            assert!(!ends.near.more_to_send || ends.near.deadline().is_some_and(|due| due <= now()));
-            turns += 1;
-        }
-        assert!(turns > 2, "{turns}, {:?}", ends.near.path());
-        turns = 0;
-        while turns == 0 || ends.far.more_to_receive {
-            ends.far.receive(now());
-            assert!(!ends.far.more_to_receive || ends.far.deadline().is_some_and(|due| due <= now()));
-            ends.far.read(&mut |_, bytes| received += bytes.len());
-            turns += 1;
-        }
-        assert_eq!((turns > 2, received - before), (true, 3_000_000));
     }
 
     #[test]
