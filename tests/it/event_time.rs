@@ -1,8 +1,11 @@
 //! Event time: watermarks, timers, and what they make of keyed state.
 
 use millstream::prelude::*;
-use millstream_tests::local;
-use std::time::Duration;
+use millstream_tests::{local, wait_until};
+use std::{
+    sync::atomic::{AtomicU64, Ordering::SeqCst},
+    time::Duration,
+};
 
 /// Counts records per key and window until the watermark passes the window's end; tumbling windows by hand.
 struct Window {
@@ -95,14 +98,24 @@ impl KeyedProcessFunction for Delay {
 fn processing_time_timers_fire_in_a_job_that_goes_on() {
     let env = local(&["parallelism.default=2"]);
     let delayed = env.from_source(Trickle).set_parallelism(1).key_by::<u64, _>(|n| *n % 3).process::<Delay>(20);
-    let collected = delayed.collect();
-    let result = env.execute("delay").expect("the job succeeds");
+    let counted = delayed.map(|number| {
+        FIRED.fetch_add(1, SeqCst);
+        number
+    });
+    let collected = counted.collect();
+    let job = env.execute_async("delay").expect("the job starts");
+    wait_until("the end of the job, which comes when all timers have fired", || job.status().is_terminal());
+    let result = job.result().expect("the job succeeds");
     let mut seen = result.collected(&collected);
     seen.sort_unstable();
     assert_eq!(seen, (0..10).collect::<Vec<u64>>());
 }
 
-/// Ten numbers at once, then a pause, so that timers can fire before the end.
+/// What timers have emitted.
+static FIRED: AtomicU64 = AtomicU64::new(0);
+
+/// Ten numbers at once, and the end only when timers have emitted all of them: at the end of the data they would fire
+/// anyway.
 #[derive(serde::Serialize, serde::Deserialize)]
 struct Trickle;
 
@@ -129,7 +142,7 @@ impl millstream::source::SourceReader for TrickleReader {
                 (0..10_u64).for_each(|number| out.emit(number));
                 Ok(SourceStatus::More)
             }
-            2 => Ok(SourceStatus::IdleFor(Duration::from_millis(200))),
+            _ if FIRED.load(SeqCst) < 10 => Ok(SourceStatus::IdleFor(Duration::from_millis(5))),
             _ => Ok(SourceStatus::End),
         }
     }
