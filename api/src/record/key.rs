@@ -90,7 +90,23 @@ impl Key for String {
     }
     #[inline]
     fn same(a: &str, b: &str) -> bool {
-        a == b
+        same_bytes(a.as_bytes(), b.as_bytes())
+    }
+}
+
+/// Whether two texts are equal. Keys are short more often than not, and calling `memcmp` costs more than comparing a word.
+#[inline]
+fn same_bytes(a: &[u8], b: &[u8]) -> bool {
+    if a.len() != b.len() {
+        return false;
+    }
+    // Two loads that may overlap cover each of these lengths.
+    match a.len() {
+        8..=16 => a.first_chunk::<8>() == b.first_chunk::<8>() && a.last_chunk::<8>() == b.last_chunk::<8>(),
+        4..8 => a.first_chunk::<4>() == b.first_chunk::<4>() && a.last_chunk::<4>() == b.last_chunk::<4>(),
+        2..4 => a.first_chunk::<2>() == b.first_chunk::<2>() && a.last_chunk::<2>() == b.last_chunk::<2>(),
+        1 => a[0] == b[0],
+        _ => a == b,
     }
 }
 
@@ -126,5 +142,24 @@ impl<T: Key> Key for Vec<T> {
     }
     fn same(a: List<'_, T>, b: List<'_, T>) -> bool {
         a.len() == b.len() && a.iter().zip(b.iter()).all(|(a, b)| T::same(a, b))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn texts_of_any_length_are_the_same_only_if_every_byte_is() {
+        for length in 0..40 {
+            let text: Vec<u8> = (0..length).map(|at| b'a' + at % 26).collect();
+            assert!(same_bytes(&text, &text.clone()), "{length}");
+            for at in 0..usize::from(length) {
+                let mut other = text.clone();
+                other[at] ^= 1;
+                assert!(!same_bytes(&text, &other), "byte {at} of {length}");
+            }
+            assert!(!same_bytes(&text, &[&text[..], b"x"].concat()), "{length}");
+        }
     }
 }
