@@ -2,7 +2,6 @@
 //! run their share of its job, which is addressed by places in its code.
 
 use std::{
-    collections::BTreeMap,
     ffi::OsStr,
     fs,
     io::{self, Write},
@@ -87,22 +86,25 @@ fn stripped_of_all_that_need_not_be_loaded() {
 }
 
 #[test]
-#[ignore = "long: builds the engine three times more"]
-fn release_with_fat_lto_panic_abort_and_all_of_it_stripped() {
-    let settings = |settings: &[&'static str]| [&["opt-level=3", "debug=false"], settings].concat();
-    let mut artifacts = BTreeMap::new();
-    for (profile, particular) in [
-        ("variant-stripped", &["strip=true"][..]),
-        ("variant-fat-lto", &["lto='fat'", "codegen-units=1"]),
-        ("variant-abort", &["panic='abort'", "lto='thin'", "strip=true"]),
-    ] {
-        artifacts.insert(profile, variant(profile, &settings(particular), &[]));
-    }
-    for (profile, artifact) in &artifacts {
-        println!("{profile}: {} bytes", fs::metadata(artifact).unwrap().len());
-        assert_works(artifact);
-    }
-    assert!(!sections(&artifacts["variant-stripped"]).contains(".symtab"));
+#[ignore = "long: builds the engine once more"]
+fn of_a_release_build_that_is_stripped() {
+    let artifact = variant("variant-stripped", &["opt-level=3", "debug=false", "strip=true"], &[]);
+    assert!(!sections(&artifact).contains(".symtab"));
+    assert_works(&artifact);
+}
+
+#[test]
+#[ignore = "long: builds the engine once more"]
+fn of_fat_lto_which_may_merge_and_move_all_functions() {
+    let settings = ["opt-level=3", "debug=false", "lto='fat'", "codegen-units=1"];
+    assert_works(&variant("variant-fat-lto", &settings, &[]));
+}
+
+#[test]
+#[ignore = "long: builds the engine once more"]
+fn that_aborts_when_it_panics() {
+    let settings = ["opt-level=3", "debug=false", "lto='thin'", "strip=true", "panic='abort'"];
+    assert_works(&variant("variant-abort", &settings, &[]));
 }
 
 #[test]
