@@ -35,6 +35,7 @@ over! { [quic, tls, plain] {
     queued_data_never_fills_more_than_the_window,
     listeners_at_every_kind_of_address_can_be_dialled,
     both_sides_know_what_the_connection_runs_over,
+    small_socket_buffers_are_never_overrun,
 } }
 
 /// No keep-alive comes to the help of a wake-up that was forgotten.
@@ -194,5 +195,23 @@ fn both_sides_know_what_the_connection_runs_over(kind: Kind) {
         assert!(path.socket_buffer > 0);
         assert_eq!(path.cipher.is_some(), kind.proves_identity(), "{path:?}");
         assert!(path.cipher.is_none_or(|cipher| cipher.starts_with("TLS13_")));
+    }
+}
+
+/// Containers get these, and may not have larger ones.
+fn small_socket_buffers_are_never_overrun(kind: Kind) {
+    let small = Options { socket_buffer: 212_992, ..patient() };
+    // One side only has one, and the other must know.
+    for (near, far) in [(&small, &small), (&patient(), &small)] {
+        let (mut net, ca) = (Net::new(1), authority(1));
+        net.add(kind.listen(identity(&ca, 0), near.clone()));
+        net.add(kind.listen(identity(&ca, 1), far.clone()));
+        net.dial(0, 1);
+        net.until(|net| net.all_links(2, Link::is_open));
+        (0..16).for_each(|lane| net.link(0, 0).send(Stream::Lane(lane), 2_000_000));
+        net.until(|net| net.link(1, 0).received_bytes() == 16 * 2_000_000);
+        let path = net.link(0, 0).transport.path();
+        // Probes for a larger MTU are not counted.
+        assert_eq!(path.lost_packets, 0, "{path:?}");
     }
 }

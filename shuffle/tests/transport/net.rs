@@ -171,6 +171,15 @@ impl Link {
         self.transport.write(stream, batch);
     }
 
+    fn transmit(&mut self, now: Instant) {
+        let room = self.transport.room(Stream::Lane(0));
+        self.transport.transmit(now);
+        // Whoever waited for room is not woken by anything else.
+        if room == 0 && self.transport.room(Stream::Lane(0)) > 1 << 18 {
+            assert!(self.transport.deadline().is_some_and(|due| due <= now), "there is room again, and nobody knows");
+        }
+    }
+
     fn read(&mut self, pattern: &Pattern) {
         let (received, log) = (&mut self.received, &mut self.log);
         self.transport.read(&mut |stream, mut bytes| {
@@ -268,7 +277,7 @@ impl Net {
     pub fn write_now(&mut self, node: usize, link: usize, stream: Stream, bytes: u64) {
         let link = &mut self.nodes[node].links[link];
         link.write_now(&self.pattern, &mut self.rng, stream, bytes);
-        link.transport.transmit(Instant::now());
+        link.transmit(Instant::now());
     }
 
     pub fn until(&mut self, mut done: impl FnMut(&mut Net) -> bool) {
@@ -312,7 +321,7 @@ impl Net {
                 }
                 link.asked = false;
                 if link.is_open() && link.write(&self.pattern, &mut self.rng) || turn {
-                    link.transport.transmit(now);
+                    link.transmit(now);
                 }
             }
         }

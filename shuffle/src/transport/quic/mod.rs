@@ -14,12 +14,14 @@
 //! |---|---|
 //! | taking in new peers and dialling others | [`endpoint`] |
 //! | one peer | [`connection`] |
+//! | why it has ended | [`ending`] |
 //! | which bytes belong to which stream | [`streams`] |
 //! | sockets and their buffers | [`socket`] |
 //! | the numbers | [`config`] |
 
 mod config;
 mod connection;
+mod ending;
 mod endpoint;
 mod socket;
 mod streams;

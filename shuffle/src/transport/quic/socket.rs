@@ -156,14 +156,9 @@ impl Socket {
 
     /// The MTU of the interface that leads to the peer. Connected sockets only.
     pub fn interface_mtu(&self) -> u16 {
-        // IPv6 has an option of its own, which nobody wraps; the least that it guarantees will do until discovery.
-        let mtu =
-            getsockopt(&self.socket, sockopt::IpMtu).unwrap_or(if self.is_ipv6() { u16::MAX.into() } else { 1_500 });
+        // Despite its name it answers for IPv6, too.
+        let mtu = getsockopt(&self.socket, sockopt::IpMtu).unwrap_or(1_500);
         u16::try_from(mtu).unwrap_or(u16::MAX)
-    }
-
-    fn is_ipv6(&self) -> bool {
-        self.address().is_ok_and(|address| address.is_ipv6())
     }
 
     /// How many datagrams of a size fit into a train.

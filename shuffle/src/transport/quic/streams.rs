@@ -33,38 +33,39 @@ pub enum StreamError {
 pub struct Outgoing {
     /// The control stream, then the lanes.
     streams: Vec<OutgoingStream>,
+    /// Bytes in the queues of all streams.
     queued_bytes: usize,
-    /// Lowered by each chunk as it is dropped.
-    kept_bytes: Arc<AtomicUsize>,
+    /// Bytes handed over, until they are acknowledged: lowered by each part of a chunk as it is dropped.
+    handed_over_bytes: Arc<AtomicUsize>,
+    /// Whose turn it is.
+    first_lane: usize,
 }
 
 #[derive(Default)]
 struct OutgoingStream {
     id: Option<StreamId>,
     queued: VecDeque<Bytes>,
+    /// Handed over, but QUIC's own flow control has not taken it yet; most often there is none.
+    refused: Vec<Bytes>,
 }
 
 impl Outgoing {
     pub fn new(lanes: u8) -> Self {
         let streams = (0..=usize::from(lanes)).map(|_| OutgoingStream::default()).collect();
-        Outgoing { streams, queued_bytes: 0, kept_bytes: Arc::default() }
+        Outgoing { streams, queued_bytes: 0, handed_over_bytes: Arc::default(), first_lane: 0 }
     }
 
     /// Bytes that were written and are queued, under way, or not yet acknowledged.
     pub fn kept_bytes(&self) -> usize {
-        self.kept_bytes.load(Relaxed)
+        self.queued_bytes + self.handed_over_bytes.load(Relaxed)
     }
 
     /// # Panics
     /// If there is no such lane.
     pub fn write(&mut self, stream: Stream, batch: Batch) {
-        let queue = &mut self.streams[index(stream)].queued;
         self.queued_bytes += batch.bytes;
-        self.kept_bytes.fetch_add(batch.bytes, Relaxed);
-        batch.join(|chunk| {
-            let counted = Counted { chunk, kept_bytes: Arc::clone(&self.kept_bytes) };
-            queue.push_back(Bytes::from_owner(counted));
-        });
+        let queued = &mut self.streams[index(stream)].queued;
+        batch.join(|chunk| queued.push_back(chunk));
     }
 
     /// Queues the greeting, which opens the control stream.
@@ -73,51 +74,73 @@ impl Outgoing {
         self.queued_bytes += PREAMBLE_BYTES;
     }
 
-    /// Hands over as much as QUIC takes.
+    /// Hands over to QUIC: control in any case, lanes as long as less than `bytes_max` is not acknowledged.
     ///
     /// # Errors
     /// If the peer does not want a stream.
-    pub fn flush(&mut self, connection: &mut Connection) -> Result<(), StreamError> {
-        if self.queued_bytes == 0 {
-            return Ok(());
-        }
-        for (index, stream) in self.streams.iter_mut().enumerate() {
-            if stream.queued.is_empty() {
-                continue;
+    pub fn flush(&mut self, connection: &mut Connection, bytes_max: usize) -> Result<(), StreamError> {
+        self.flush_stream(0, connection, usize::MAX)?;
+        let lanes = self.streams.len() - 1;
+        for lane in 0..lanes {
+            let room = bytes_max.saturating_sub(self.handed_over_bytes.load(Relaxed));
+            if room == 0 {
+                // The next turn begins where this one ends.
+                self.first_lane = (self.first_lane + lane) % lanes;
+                break;
             }
-            let id = match stream.id {
-                Some(id) => id,
-                None => {
-                    let Some(id) = connection.streams().open(Dir::Uni) else { break };
-                    stream.id = Some(id);
-                    match u8::try_from(index.wrapping_sub(1)) {
-                        Ok(lane) => {
-                            stream.queued.push_front(Bytes::copy_from_slice(&Preamble::Lane(lane).encode()));
-                            self.queued_bytes += PREAMBLE_BYTES;
-                        }
-                        // The greeting was queued first.
-                        Err(_) => connection.send_stream(id).set_priority(CONTROL_PRIORITY).expect("it is open"),
-                    }
-                    id
-                }
-            };
-            match connection.send_stream(id).write_chunks(stream.queued.make_contiguous()) {
-                Ok(written) => {
-                    stream.queued.drain(..written.chunks);
-                    self.queued_bytes -= written.bytes;
-                }
-                Err(WriteError::Blocked) => {}
-                Err(WriteError::Stopped(_) | WriteError::ClosedStream) => {
-                    return Err(StreamError::Ended(Some(stream_at(index))));
-                }
-            }
+            self.flush_stream(1 + (self.first_lane + lane) % lanes, connection, room)?;
         }
         Ok(())
     }
 
+    fn flush_stream(&mut self, index: usize, connection: &mut Connection, room: usize) -> Result<(), StreamError> {
+        let stream = &mut self.streams[index];
+        if stream.queued.is_empty() && stream.refused.is_empty() {
+            return Ok(());
+        }
+        let id = match stream.id {
+            Some(id) => id,
+            None => {
+                let Some(id) = connection.streams().open(Dir::Uni) else { return Ok(()) };
+                stream.id = Some(id);
+                match stream_at(index) {
+                    Stream::Lane(lane) => {
+                        stream.queued.push_front(Bytes::copy_from_slice(&Preamble::Lane(lane).encode()));
+                        self.queued_bytes += PREAMBLE_BYTES;
+                    }
+                    // The greeting was queued first.
+                    Stream::Control => connection.send_stream(id).set_priority(CONTROL_PRIORITY).expect("it is open"),
+                }
+                id
+            }
+        };
+        let mut bytes = 0;
+        while let Some(mut chunk) = stream.queued.pop_front_if(|_| bytes < room) {
+            if chunk.len() > room - bytes {
+                stream.queued.push_front(chunk.split_off(room - bytes));
+            }
+            bytes += chunk.len();
+            self.handed_over_bytes.fetch_add(chunk.len(), Relaxed);
+            let bytes = Arc::clone(&self.handed_over_bytes);
+            stream.refused.push(Bytes::from_owner(HandedOver { chunk, bytes }));
+        }
+        self.queued_bytes -= bytes;
+        match connection.send_stream(id).write_chunks(&mut stream.refused) {
+            Ok(written) => {
+                stream.refused.drain(..written.chunks);
+                Ok(())
+            }
+            Err(WriteError::Blocked) => Ok(()),
+            Err(WriteError::Stopped(_) | WriteError::ClosedStream) => Err(StreamError::Ended(Some(stream_at(index)))),
+        }
+    }
+
     /// Forgets what has not been sent.
     pub fn clear(&mut self) {
-        self.streams.iter_mut().for_each(|stream| stream.queued.clear());
+        for stream in &mut self.streams {
+            stream.queued.clear();
+            stream.refused.clear();
+        }
         self.queued_bytes = 0;
     }
 }
@@ -136,21 +159,21 @@ fn stream_at(index: usize) -> Stream {
     }
 }
 
-/// A chunk that counts as kept until QUIC has no more use for it.
-struct Counted {
+/// A part of a chunk that counts as handed over until QUIC has no more use for it.
+struct HandedOver {
     chunk: Bytes,
-    kept_bytes: Arc<AtomicUsize>,
+    bytes: Arc<AtomicUsize>,
 }
 
-impl AsRef<[u8]> for Counted {
+impl AsRef<[u8]> for HandedOver {
     fn as_ref(&self) -> &[u8] {
         &self.chunk
     }
 }
 
-impl Drop for Counted {
+impl Drop for HandedOver {
     fn drop(&mut self) {
-        self.kept_bytes.fetch_sub(self.chunk.len(), Relaxed);
+        self.bytes.fetch_sub(self.chunk.len(), Relaxed);
     }
 }
 

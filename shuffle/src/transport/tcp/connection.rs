@@ -14,7 +14,8 @@ use tracing::debug;
 
 use super::{
     mux::{self, Incoming, MuxError, Outgoing},
-    pipe::{Io, Pipe, TlsError},
+    pipe::{Io, Pipe},
+    records::TlsError,
 };
 use crate::transport::{Batch, Closed, Connection, Options, Path, Stream, Transport, hello::Hello, tls};
 

@@ -12,12 +12,14 @@
 //! | accepting and dialling | [`listener`] |
 //! | one peer | [`connection`] |
 //! | which bytes belong to which stream | [`mux`] |
-//! | plain bytes or TLS records | [`pipe`] |
+//! | plain bytes or TLS records | [`pipe`], [`records`], [`run`] |
 
 mod connection;
 mod listener;
 mod mux;
 mod pipe;
+mod records;
+mod run;
 
 pub use connection::TcpConnection;
 pub use listener::TcpListener;

@@ -8,61 +8,17 @@ use std::{
 };
 
 use bytes::{Buf, Bytes};
-use rustls::{
-    AlertDescription, CommonState, Error,
-    client::UnbufferedClientConnection,
-    server::UnbufferedServerConnection,
-    unbuffered::{ConnectionState, EncodeError, EncryptError, InsufficientSizeError, UnbufferedStatus},
-};
+use rustls::{CommonState, client::UnbufferedClientConnection, server::UnbufferedServerConnection};
 
-use crate::transport::tls;
+use super::{
+    records::{Machine, State, Tls, TlsError},
+    run::Run,
+};
 
 /// What is taken from the socket at a time.
 const RECEIVE_BYTES: usize = 256 << 10;
 /// Chunks that one system call sends at most.
 const CHUNKS_PER_SEND: usize = 64;
-/// Chunks shorter than this share a TLS record with their neighbours.
-const SHORT_CHUNK_BYTES: usize = 4 << 10;
-
-/// A run of bytes, filled at its end and emptied at its start. Its memory is touched only as far as it is used.
-struct Run {
-    memory: Vec<u8>,
-    start: usize,
-    end: usize,
-}
-
-impl Run {
-    fn new(bytes: usize) -> Self {
-        Run { memory: vec![0; bytes], start: 0, end: 0 }
-    }
-
-    fn filled(&mut self) -> &mut [u8] {
-        &mut self.memory[self.start..self.end]
-    }
-
-    /// Room of this size at least, at the end.
-    fn room(&mut self, bytes: usize) -> &mut [u8] {
-        if self.start > 0 && self.memory.len() - self.end < bytes {
-            self.memory.copy_within(self.start..self.end, 0);
-            (self.start, self.end) = (0, self.end - self.start);
-        }
-        if self.memory.len() - self.end < bytes {
-            self.memory.resize(self.end + bytes, 0);
-        }
-        &mut self.memory[self.end..]
-    }
-
-    fn is_empty(&self) -> bool {
-        self.start == self.end
-    }
-
-    fn drop_front(&mut self, bytes: usize) {
-        self.start += bytes;
-        if self.is_empty() {
-            (self.start, self.end) = (0, 0);
-        }
-    }
-}
 
 /// How a call to the socket has ended.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -82,29 +38,6 @@ pub struct Pipe {
     tls: Option<Box<Tls>>,
 }
 
-struct Tls {
-    machine: Machine,
-    /// Records to be sent.
-    records: Run,
-    /// Decrypted, but not wanted yet.
-    early: Vec<u8>,
-    /// Where short chunks are put together.
-    record: Vec<u8>,
-    established: bool,
-}
-
-enum Machine {
-    Client(UnbufferedClientConnection),
-    Server(UnbufferedServerConnection),
-}
-
-/// Why TLS has failed.
-pub enum TlsError {
-    /// This side does not believe the other, or the other way round.
-    Refused(String),
-    Failed(String),
-}
-
 impl Pipe {
     pub fn plain() -> Self {
         Pipe { received: Run::new(RECEIVE_BYTES), wire: VecDeque::new(), tls: None }
@@ -120,10 +53,7 @@ impl Pipe {
 
     /// What TLS knows of the peer, once the handshake is complete; nothing without TLS.
     pub fn tls(&self) -> Option<&CommonState> {
-        self.tls.as_ref().map(|tls| match &tls.machine {
-            Machine::Client(machine) => &***machine,
-            Machine::Server(machine) => &***machine,
-        })
+        self.tls.as_ref().map(|tls| tls.common())
     }
 
     /// Whether bytes can be sent and read.
@@ -138,7 +68,7 @@ impl Pipe {
 
     /// Bytes that are to be sent and cannot be overtaken any more.
     pub fn wire_bytes(&self) -> usize {
-        let records = self.tls.as_ref().map_or(0, |tls| tls.records.end - tls.records.start);
+        let records = self.tls.as_ref().map_or(0, |tls| tls.records.len());
         self.wire.iter().map(Bytes::len).sum::<usize>() + records
     }
 
@@ -153,18 +83,17 @@ impl Pipe {
 
     /// Whether nothing more can be taken in before something is read.
     pub fn is_full(&self) -> bool {
-        self.received.end == self.received.memory.len() && self.received.start == 0
+        self.received.vacant() == 0
     }
 
     /// Takes in what one system call brings; there is room.
     pub fn receive(&mut self, mut socket: &TcpStream) -> io::Result<Io> {
-        let missing = self.received.memory.len() - (self.received.end - self.received.start);
-        let room = self.received.room(missing.min(RECEIVE_BYTES / 2));
+        let room = self.received.room(self.received.vacant().min(RECEIVE_BYTES / 2));
         loop {
             return match socket.read(room) {
                 Ok(0) => Ok(Io::End),
                 Ok(bytes) => {
-                    self.received.end += bytes;
+                    self.received.fill(bytes);
                     Ok(Io::More)
                 }
                 Err(error) if error.kind() == ErrorKind::Interrupted => continue,
@@ -289,121 +218,6 @@ fn write(mut call: impl FnMut() -> io::Result<usize>) -> io::Result<Option<usize
     }
 }
 
-/// What one step of TLS has come to.
-struct Step {
-    /// So much of what was received is done with.
-    discard: usize,
-    state: Result<State, Error>,
-}
-
-enum State {
-    /// There is more to do.
-    Again,
-    /// The handshake waits for the peer, or the peer has said its last.
-    Blocked,
-    /// Everything is read, and what was to be sent is sealed.
-    Ready,
-}
-
-impl Tls {
-    fn new(machine: Machine) -> Box<Self> {
-        let (early, record) = (Vec::new(), Vec::new());
-        Box::new(Tls { machine, records: Run::new(0), early, record, established: false })
-    }
-
-    fn step(&mut self, received: &mut [u8], wire: &mut VecDeque<Bytes>, each: &mut dyn FnMut(&[u8])) -> Step {
-        let (records, record) = (&mut self.records, &mut self.record);
-        match &mut self.machine {
-            Machine::Client(machine) => step(machine.process_tls_records(received), records, record, wire, each),
-            Machine::Server(machine) => step(machine.process_tls_records(received), records, record, wire, each),
-        }
-    }
-
-    /// Puts an error in words, after the alert that tells the peer.
-    fn fail(&mut self, received: &mut Run, error: &Error) -> TlsError {
-        // One step, for the alert if there is one. Another would read on, and rustls panics over a second alert; and what
-        // was received must be there, since parts of it are remembered by where they lie.
-        let step = self.step(received.filled(), &mut VecDeque::new(), &mut |_| {});
-        received.drop_front(step.discard);
-        self.established = false;
-        let (side, alert) = match error {
-            Error::AlertReceived(alert) => ("by", Some(*alert)),
-            Error::InvalidCertificate(reason) => ("of", Some(AlertDescription::from(reason.clone()))),
-            Error::NoCertificatesPresented => ("of", Some(AlertDescription::CertificateRequired)),
-            _ => ("of", None),
-        };
-        match alert.and_then(|alert| tls::refusal(alert.into())) {
-            Some(words) => TlsError::Refused(format!("{side} the peer: {words} ({error})")),
-            None => TlsError::Failed(error.to_string()),
-        }
-    }
-}
-
-fn step<Data>(
-    status: UnbufferedStatus<'_, '_, Data>,
-    records: &mut Run,
-    record: &mut Vec<u8>,
-    wire: &mut VecDeque<Bytes>,
-    each: &mut dyn FnMut(&[u8]),
-) -> Step {
-    let UnbufferedStatus { mut discard, state } = status;
-    let state = state.and_then(|state| {
-        match state {
-            ConnectionState::ReadTraffic(mut traffic) => {
-                while let Some(record) = traffic.next_record() {
-                    let record = record?;
-                    discard += record.discard;
-                    each(record.payload);
-                }
-            }
-            ConnectionState::EncodeTlsData(mut data) => loop {
-                match data.encode(records.room(1)) {
-                    Ok(bytes) => break records.end += bytes,
-                    Err(EncodeError::InsufficientSize(InsufficientSizeError { required_size })) => {
-                        records.room(required_size);
-                    }
-                    Err(EncodeError::AlreadyEncoded) => break,
-                }
-            },
-            // They lie among the records, which go out in order.
-            ConnectionState::TransmitTlsData(data) => data.done(),
-            ConnectionState::WriteTraffic(mut traffic) => {
-                let mut seal = |bytes: &[u8]| {
-                    loop {
-                        match traffic.encrypt(bytes, records.room(bytes.len())) {
-                            Ok(bytes) => break records.end += bytes,
-                            Err(EncryptError::InsufficientSize(InsufficientSizeError { required_size })) => {
-                                records.room(required_size);
-                            }
-                            Err(EncryptError::EncryptExhausted) => return Err(Error::EncryptError),
-                        }
-                    }
-                    Ok(())
-                };
-                record.clear();
-                for chunk in wire.drain(..) {
-                    if chunk.len() < SHORT_CHUNK_BYTES {
-                        record.extend_from_slice(&chunk);
-                        continue;
-                    }
-                    seal(record)?;
-                    record.clear();
-                    seal(&chunk)?;
-                }
-                seal(record)?;
-                return Ok(State::Ready);
-            }
-            ConnectionState::BlockedHandshake | ConnectionState::PeerClosed | ConnectionState::Closed => {
-                return Ok(State::Blocked);
-            }
-            // Early data is not allowed, and other states are unheard of.
-            _ => return Ok(State::Blocked),
-        }
-        Ok(State::Again)
-    });
-    Step { discard, state }
-}
-
 #[cfg(test)]
 mod tests {
     use std::{
@@ -415,7 +229,10 @@ mod tests {
     use millstream_model::id::WorkerId;
 
     use super::*;
-    use crate::transport::identity::{self, ClusterCa};
+    use crate::transport::{
+        identity::{self, ClusterCa},
+        tls,
+    };
 
     #[expect(clippy::disallowed_methods, reason = "certificates are checked against the system's clock")]
     fn ends() -> impl Fn() -> (Pipe, Pipe) {
@@ -442,7 +259,7 @@ mod tests {
         room[..length].copy_from_slice(&records.filled()[..length]);
         harm(&mut room[..length]);
         records.drop_front(length);
-        to.received.end += length;
+        to.received.fill(length);
         let mut read = Vec::new();
         let outcome = to.read::<TlsError>(&mut |bytes| {
             read.extend_from_slice(bytes);
@@ -470,6 +287,38 @@ mod tests {
             }
             assert!(read == bytes);
         }
+    }
+
+    #[test]
+    fn what_is_not_taken_is_shown_again() {
+        let (mut near, mut far) = ends()();
+        while !(near.is_established() && far.is_established()) {
+            carry(&mut near, &mut far, usize::MAX, &mut |_| {}).expect("all is well");
+            carry(&mut far, &mut near, usize::MAX, &mut |_| {}).expect("all is well");
+        }
+        let bytes: Vec<u8> = (0..100_000).map(|byte| (byte / 7) as u8).collect();
+        near.wire().push_back(Bytes::copy_from_slice(&bytes));
+        near.seal().map_err(|_| ()).expect("all is well");
+        let records = &mut near.tls.as_mut().expect("it has TLS").records;
+        let length = records.len();
+        far.received.room(length)[..length].copy_from_slice(records.filled());
+        far.received.fill(length);
+        let mut read = Vec::new();
+        for most in [10, 0, 20_000, usize::MAX] {
+            let mut left = most;
+            let everything = far.read::<TlsError>(&mut |bytes| {
+                let taken = bytes.len().min(left);
+                left -= taken;
+                read.extend_from_slice(&bytes[..taken]);
+                Ok(taken)
+            });
+            assert!(matches!(everything, Ok(all) if all == (most == usize::MAX)));
+            assert_eq!(far.has_received(), most < usize::MAX);
+            // Meanwhile it has something to say, for which TLS reads on.
+            far.wire().push_back(Bytes::from_static(b"yes"));
+            far.seal().map_err(|_| ()).expect("all is well");
+        }
+        assert!(read == bytes);
     }
 
     #[test]

@@ -1,0 +1,56 @@
+//! Bytes on their way: a run of them, filled at its end and emptied at its start.
+
+/// Its memory is touched only as far as it is used.
+pub struct Run {
+    memory: Vec<u8>,
+    start: usize,
+    end: usize,
+}
+
+impl Run {
+    pub fn new(bytes: usize) -> Self {
+        Run { memory: vec![0; bytes], start: 0, end: 0 }
+    }
+
+    pub fn filled(&mut self) -> &mut [u8] {
+        &mut self.memory[self.start..self.end]
+    }
+
+    /// Room of this size at least, at the end.
+    pub fn room(&mut self, bytes: usize) -> &mut [u8] {
+        if self.start > 0 && self.memory.len() - self.end < bytes {
+            self.memory.copy_within(self.start..self.end, 0);
+            (self.start, self.end) = (0, self.end - self.start);
+        }
+        if self.memory.len() - self.end < bytes {
+            self.memory.resize(self.end + bytes, 0);
+        }
+        &mut self.memory[self.end..]
+    }
+
+    /// What was put into the room counts from now on.
+    pub fn fill(&mut self, bytes: usize) {
+        debug_assert!(bytes <= self.memory.len() - self.end);
+        self.end += bytes;
+    }
+
+    pub fn len(&self) -> usize {
+        self.end - self.start
+    }
+
+    /// How much more it holds without growing.
+    pub fn vacant(&self) -> usize {
+        self.memory.len() - self.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.start == self.end
+    }
+
+    pub fn drop_front(&mut self, bytes: usize) {
+        self.start += bytes;
+        if self.is_empty() {
+            (self.start, self.end) = (0, 0);
+        }
+    }
+}
