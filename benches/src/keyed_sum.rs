@@ -1,11 +1,16 @@
 //! The keyed-sum workload, as in `benches/baselines/harness/src/records.rs`: the same records, keys and answers.
 
+use anyhow::ensure;
 use millstream::{
-    context::RuntimeContext,
+    context::{Counter, RuntimeContext},
+    model::message::TaskResult,
     prelude::*,
+    sink::{Sink, SinkWriter},
     source::{Source, SourceOut, SourceReader, SourceSnapshot, SourceStatus},
 };
 use serde::{Deserialize, Serialize};
+
+use crate::stamp::Stamp;
 
 /// 100 bytes.
 #[derive(Record)]
@@ -46,8 +51,21 @@ impl KeyedSum {
         index + 1
     }
 
+    /// Whether a job of a [`CheckSum`] with this stride has come to the right sums.
+    ///
+    /// # Errors
+    /// If it has not, or was restarted.
+    pub fn check(&self, stride: u64, result: &JobExecutionResult) -> Result<(), anyhow::Error> {
+        let (distinct, sum) = self.expected(stride);
+        ensure!(result.restarts() == 0, "the job was restarted");
+        ensure!(result.accumulator("updates") == self.records as i64, "{} updates", result.accumulator("updates"));
+        ensure!(result.accumulator("distinct") == distinct as i64, "{} distinct keys", result.accumulator("distinct"));
+        ensure!(result.accumulator("sum") == sum as i64, "the sums add up to {}", result.accumulator("sum"));
+        Ok(())
+    }
+
     /// How many of the keys that are multiples of `stride` occur, and the sum of their last running sums.
-    pub fn expected(&self, stride: u64) -> (u64, u64) {
+    fn expected(&self, stride: u64) -> (u64, u64) {
         let mut seen = vec![false; self.keys as usize];
         let (mut distinct, mut sum) = (0, 0_u64);
         for index in 0..self.records {
@@ -72,21 +90,25 @@ impl Source for KeyedSum {
             let position = position.as_slice().try_into().map_err(|_| Failure::fatal("the position is no number"))?;
             index = u64::from_le_bytes(position);
         }
-        Ok(KeyedSumReader { work: self, index, step })
+        Ok(KeyedSumReader { work: self, index, step, began: Some(Stamp::new("began", context)) })
     }
 }
 
-/// Makes every `step`th record.
+/// Makes every `step`th record, the first one with the stamp `began`.
 pub struct KeyedSumReader {
     work: KeyedSum,
     index: u64,
     step: u64,
+    began: Option<Stamp>,
 }
 
 impl SourceReader for KeyedSumReader {
     type Out = Event;
 
     fn poll(&mut self, out: &mut SourceOut<'_, Event>) -> Result<SourceStatus, Failure> {
+        if let Some(began) = self.began.take() {
+            began.now();
+        }
         while !out.should_pause() {
             if self.index >= self.work.records {
                 return Ok(SourceStatus::End);
@@ -104,5 +126,68 @@ impl SourceReader for KeyedSumReader {
 
     fn position(&self) -> String {
         format!("record {}", self.index)
+    }
+}
+
+/// Adds all updates up, and remembers the last one of each key that is a multiple of `stride`.
+#[derive(Serialize, Deserialize)]
+pub struct CheckSum {
+    pub keys: u64,
+    pub stride: u64,
+}
+
+impl Sink for CheckSum {
+    type In = (u64, u64);
+    type Writer = CheckSumWriter;
+
+    fn writer(self, context: &mut RuntimeContext) -> Result<CheckSumWriter, Failure> {
+        let last = vec![0; self.keys.div_ceil(self.stride) as usize].into();
+        let totals = ["emitted", "updates", "distinct", "sum"].map(|name| context.accumulator(name));
+        Ok(CheckSumWriter {
+            stride: self.stride,
+            last,
+            emitted: 0,
+            updates: 0,
+            totals,
+            ended: Stamp::new("ended", context),
+        })
+    }
+}
+
+/// Leaves `updates` and what they come to; and, whenever it is flushed, the stamp `ended`.
+pub struct CheckSumWriter {
+    stride: u64,
+    last: Box<[u64]>,
+    emitted: u64,
+    updates: u64,
+    totals: [Counter; 4],
+    ended: Stamp,
+}
+
+impl SinkWriter for CheckSumWriter {
+    type In = (u64, u64);
+
+    #[inline]
+    fn write(&mut self, (key, sum): (u64, u64), _: EventTime) -> Result<(), Failure> {
+        self.emitted = self.emitted.wrapping_add(sum);
+        self.updates += 1;
+        if key & (self.stride - 1) == 0 {
+            self.last[(key / self.stride) as usize] = sum;
+        }
+        Ok(())
+    }
+
+    fn flush(&mut self) -> Result<(), Failure> {
+        self.ended.now();
+        Ok(())
+    }
+
+    fn finish(&mut self, _: &mut TaskResult) -> Result<(), Failure> {
+        let distinct = self.last.iter().filter(|sum| **sum != 0).count() as u64;
+        let sum = self.last.iter().copied().fold(0, u64::wrapping_add);
+        for (total, value) in self.totals.iter().zip([self.emitted, self.updates, distinct, sum]) {
+            total.add(value as i64);
+        }
+        Ok(())
     }
 }

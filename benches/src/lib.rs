@@ -13,7 +13,10 @@
 //! | figures as JSON lines | [`report`] |
 //! | clock, processor time, load of others | [`machine`] |
 //! | from a job's start to its last record | [`span`] |
+//! | the same, of jobs whose subtasks are in other processes | [`stamp`] |
+//! | jobs of two worker processes | [`workers`] |
 //! | the 100-byte record and its answers | [`keyed_sum`] |
+//! | records that are due, and how late they were | [`paced`] |
 //! | how many allocations there were | [`allocations`] |
 #![allow(clippy::disallowed_methods, reason = "benchmarks look at the clock")]
 
@@ -21,5 +24,8 @@ pub mod allocations;
 pub mod keyed_sum;
 pub mod machine;
 pub mod options;
+pub mod paced;
 pub mod report;
 pub mod span;
+pub mod stamp;
+pub mod workers;

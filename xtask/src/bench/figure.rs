@@ -50,11 +50,20 @@ impl Figure {
         asked.collect::<Vec<_>>().join(" ")
     }
 
-    /// Whether `other` answers the same question at the same load, by whatever means.
+    /// Whether `other` answers the same question at the same load, by whatever means; but over the same transport,
+    /// where processes speak with each other.
     pub fn compares_with(&self, other: &Figure) -> bool {
         self.bench == other.bench
             && self.metric == other.metric
             && self.conditions.get("rate") == other.conditions.get("rate")
+            && self.wire() == other.wire()
+    }
+
+    /// The transport between processes, with or without encryption.
+    fn wire(&self) -> Option<&str> {
+        let transport = self.conditions.get("transport")?.as_str()?;
+        let name = transport.split('+').next()?;
+        (name == "quic" || name == "tcp").then_some(name)
     }
 
     /// Whether the program says that others used the machine meanwhile.

@@ -39,6 +39,11 @@ enum Load {
     Text,
     /// Records per second, one run each.
     Rates(&'static [u64]),
+    Rounds(u64),
+    /// Other options, one run each.
+    Variants(&'static [&'static str]),
+    /// The first load over each transport.
+    OverEach(&'static Load, &'static [&'static str]),
 }
 
 struct Opponent {
@@ -53,7 +58,12 @@ enum OpponentLoad {
     /// Fewer records, for an engine that needs longer for each: the figure is a rate.
     Records(u64),
     Own,
+    Other(Load),
 }
+
+/// How two worker processes speak with each other; the opponents' TCP has no TLS.
+const TRANSPORTS: [&str; 3] = ["quic", "tcp --no-tls", "tcp"];
+const OPPONENTS_TRANSPORTS: [&str; 2] = ["quic", "tcp"];
 
 const TEXT_BYTES: u64 = 1_000_000_000;
 const SECONDS: f64 = 5.0;
@@ -70,7 +80,7 @@ const fn peer(command: &'static str, records: u64) -> Opponent {
 const MEMCPY: Opponent = Opponent { command: "memcpy", is_peer: false, load: OpponentLoad::Own };
 
 /// All benchmarks. Adding one is a line here and a program in `benches/src/bin/`.
-pub const BENCHMARKS: [Benchmark; 6] = [
+pub const BENCHMARKS: [Benchmark; 10] = [
     Benchmark {
         name: "keyed-sum-local",
         about: "running sum by key over two slots, a million keys, 100-byte records",
@@ -93,6 +103,50 @@ pub const BENCHMARKS: [Benchmark; 6] = [
         about: "open-loop latency through one key_by between two slots, three rates",
         load: Load::Rates(&[1_000, 10_000, 100_000]),
         opponents: &[near("latency-local")],
+    },
+    Benchmark {
+        name: "shuffle-bulk",
+        about: "bytes of 100-byte records between two worker processes, 1 and 16 channels",
+        load: Load::OverEach(&Load::Variants(&["--channels 1", "--channels 16"]), &TRANSPORTS),
+        opponents: &[Opponent {
+            command: "shuffle-bulk",
+            is_peer: false,
+            load: OpponentLoad::Other(Load::OverEach(&Load::Own, &OPPONENTS_TRANSPORTS)),
+        }],
+    },
+    Benchmark {
+        name: "shuffle-ping-pong",
+        about: "round trips of one 64-byte record between two worker processes",
+        load: Load::OverEach(&Load::Rounds(50_000), &TRANSPORTS),
+        opponents: &[Opponent {
+            command: "shuffle-ping-pong",
+            is_peer: false,
+            load: OpponentLoad::Other(Load::OverEach(&Load::Rounds(50_000), &OPPONENTS_TRANSPORTS)),
+        }],
+    },
+    Benchmark {
+        name: "shuffle-latency",
+        about: "open-loop latency through one key_by between two worker processes, three rates",
+        load: Load::OverEach(&Load::Rates(&[1_000, 10_000, 100_000]), &TRANSPORTS),
+        opponents: &[Opponent {
+            command: "shuffle-latency",
+            is_peer: false,
+            load: OpponentLoad::Other(Load::OverEach(&Load::Rates(&[1_000, 10_000, 100_000]), &OPPONENTS_TRANSPORTS)),
+        }],
+    },
+    Benchmark {
+        name: "keyed-sum-two-process",
+        about: "running sum by key over two worker processes of one slot, a million keys, 100-byte records",
+        load: Load::OverEach(&Load::Records(60_000_000), &TRANSPORTS),
+        opponents: &[
+            Opponent {
+                command: "keyed-sum-two-process --engine hand",
+                is_peer: false,
+                load: OpponentLoad::Other(Load::OverEach(&Load::Records(60_000_000), &OPPONENTS_TRANSPORTS)),
+            },
+            peer("keyed-sum-two-process --engine timely", 20_000_000),
+            peer("keyed-sum-two-process --engine renoir", 20_000_000),
+        ],
     },
     Benchmark {
         name: "records",
@@ -175,9 +229,10 @@ impl Benchmark {
         let mut lines = Vec::new();
         let invited = |opponent: &&Opponent| !opponent.is_peer || who == Opponents::WithPeers;
         for opponent in self.opponents.iter().filter(invited) {
-            let loads = match opponent.load {
+            let loads = match &opponent.load {
                 OpponentLoad::Same => self.load.options(size),
-                OpponentLoad::Records(records) => Load::Records(records).options(size),
+                OpponentLoad::Records(records) => Load::Records(*records).options(size),
+                OpponentLoad::Other(load) => load.options(size),
                 OpponentLoad::Own => Load::Own.options(size),
             };
             for load in loads {
@@ -198,6 +253,15 @@ impl Load {
             Load::Rates(rates) => {
                 rates.iter().map(|rate| format!("--rate {rate} --seconds {}", size.seconds())).collect()
             }
+            Load::Rounds(rounds) => vec![format!("--rounds {}", size.of(*rounds))],
+            Load::Variants(variants) => variants.iter().map(|variant| (*variant).to_owned()).collect(),
+            Load::OverEach(load, transports) => {
+                let over = |transport: &&str| {
+                    let add = format!(" --transport {transport}");
+                    load.options(size).into_iter().map(move |options| options.join(" ") + &add)
+                };
+                transports.iter().flat_map(over).collect()
+            }
         };
         lines.iter().map(|line| words(line)).collect()
     }
@@ -207,7 +271,7 @@ impl Load {
 pub fn list() -> String {
     let mut list = String::new();
     for Benchmark { name, about, .. } in &BENCHMARKS {
-        writeln!(list, "{name:<18} {about}").expect("a string takes all");
+        writeln!(list, "{name:<22} {about}").expect("a string takes all");
     }
     list
 }
@@ -248,6 +312,16 @@ mod tests {
         );
         let all = joined(&bench.opponent_lines(Size::Quick, Opponents::WithPeers));
         assert!(all.iter().any(|line| line.contains("timely")) && all.len() == 4);
+    }
+
+    #[test]
+    fn both_sides_are_measured_over_each_transport_with_the_same_load() {
+        let bench = benchmark("shuffle-latency");
+        let ours = joined(&bench.engine_lines(Size::Full));
+        let theirs = joined(&bench.opponent_lines(Size::Full, Opponents::Near));
+        assert_eq!((ours.len(), theirs.len()), (9, 6));
+        assert_eq!(ours[3], "--json --repetitions 1 --rate 1000 --seconds 5 --transport tcp --no-tls");
+        assert_eq!(theirs[3], "shuffle-latency --json --repetitions 1 --rate 1000 --seconds 5 --transport tcp");
     }
 
     #[test]

@@ -9,7 +9,7 @@ pub fn table(figures: &[Figure]) -> String {
     let groups = groups(figures);
     let width = groups.iter().map(|group| group[0].question().len()).max().unwrap_or(0).max(4);
     let mut table = format!(
-        "{:<18} {:<10} {:<width$}  {:<14} {:>14} {:<6} {:>8}\n",
+        "{:<22} {:<10} {:<width$}  {:<14} {:>14} {:<6} {:>8}\n",
         "bench", "engine", "load", "metric", "median", "unit", "of hand"
     );
     let mut disturbed = false;
@@ -23,7 +23,7 @@ pub fn table(figures: &[Figure]) -> String {
         disturbed |= !mark.is_empty();
         writeln!(
             table,
-            "{:<18} {:<10} {:<width$}  {:<14} {:>14} {:<6} {:>8}{mark}",
+            "{:<22} {:<10} {:<width$}  {:<14} {:>14} {:<6} {:>8}{mark}",
             first.bench,
             first.engine,
             first.question(),
@@ -66,7 +66,8 @@ fn median(group: &[&Figure]) -> f64 {
 }
 
 fn of_hand(figure: &Figure, value: f64, groups: &[Vec<&Figure>]) -> Option<f64> {
-    let hand = groups.iter().find(|group| group[0].engine == "hand" && group[0].compares_with(figure))?;
+    let hand =
+        groups.iter().find(|group| matches!(&*group[0].engine, "hand" | "raw") && group[0].compares_with(figure))?;
     let ratio = value / median(hand);
     ratio.is_finite().then_some(ratio)
 }
