@@ -244,7 +244,7 @@ impl Net {
 
     pub fn add(&mut self, listener: Box<dyn Listener>) -> usize {
         let node = self.nodes.len();
-        self.register(listener.socket(), node, 0);
+        self.register(listener.sockets()[0], node, 0);
         self.nodes.push(Node { listener, links: Vec::new(), paused: false, ready: true });
         node
     }

@@ -73,7 +73,7 @@ fn die(node: Node) {
         drop(unsafe { OwnedFd::from_raw_fd(link.transport.socket()) });
     }
     // SAFETY: as above.
-    drop(unsafe { OwnedFd::from_raw_fd(node.listener.socket()) });
+    drop(unsafe { OwnedFd::from_raw_fd(node.listener.sockets()[0]) });
     std::mem::forget(node);
 }
 
