@@ -36,6 +36,7 @@ over! { [quic, tls, plain] {
     listeners_at_every_kind_of_address_can_be_dialled,
     both_sides_know_what_the_connection_runs_over,
     small_socket_buffers_are_never_overrun,
+    no_lane_starves_while_others_have_plenty,
 } }
 
 /// No keep-alive comes to the help of a wake-up that was forgotten.
@@ -214,4 +215,17 @@ fn small_socket_buffers_are_never_overrun(kind: Kind) {
         // Probes for a larger MTU are not counted.
         assert_eq!(path.lost_packets, 0, "{path:?}");
     }
+}
+
+fn no_lane_starves_while_others_have_plenty(kind: Kind) {
+    let mut net = Net::pair(kind, &Options { window: 100_000, ..patient() });
+    net.nodes[1].paused = true;
+    let each = kind.kernel_bytes() / 8 + 1_000_000;
+    for lane in 0..16 {
+        net.write_now(0, 0, Stream::Lane(lane), each);
+    }
+    net.nodes[1].paused = false;
+    net.until(|net| net.link(1, 0).received_bytes() > 8 * each);
+    let received = &net.link(1, 0).received;
+    assert!(received.len() == 16 && received.values().all(|&bytes| bytes > each / 4), "{received:?}");
 }
