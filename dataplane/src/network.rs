@@ -29,6 +29,8 @@ pub struct NetworkSetup {
     pub lanes: u8,
     /// How long a peer may take to be connected.
     pub connect_timeout: Duration,
+    /// A peer that has been silent for so long is given up.
+    pub idle_timeout: Duration,
 }
 
 /// What carries the records.
@@ -84,10 +86,10 @@ pub struct Network {
 
 impl From<NetworkSetup> for Network {
     fn from(setup: NetworkSetup) -> Network {
-        let NetworkSetup { identity, job, transport, bind, lanes, connect_timeout } = setup;
+        let NetworkSetup { identity, job, transport, bind, lanes, connect_timeout, idle_timeout } = setup;
         let local = Local { job, worker: identity.worker, lanes };
         let listen: Listen = Box::new(move || {
-            let options = Options { lanes, ..Options::default() };
+            let options = Options { lanes, ..Options::default() }.with_idle_timeout(idle_timeout);
             transport.listener(bind, identity, options).map_err(io::Error::other)
         });
         let exchange = ExchangeConfig { local, connect_timeout };

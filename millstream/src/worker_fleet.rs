@@ -21,7 +21,7 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, unbounded};
 use millstream_controlplane::WorkerLink;
 use millstream_dataplane::{Carrier, ClusterCa, IdentityError, NetworkSetup};
 use millstream_model::{
-    config::{SHUFFLE_BIND_HOST, SHUFFLE_CONNECT_TIMEOUT, SHUFFLE_LANES, SHUFFLE_PORT},
+    config::{SHUFFLE_BIND_HOST, SHUFFLE_CONNECT_TIMEOUT, SHUFFLE_IDLE_TIMEOUT, SHUFFLE_LANES, SHUFFLE_PORT},
     fault::Failure,
     id::{JobId, WorkerId},
     job_graph::JobGraph,
@@ -55,6 +55,7 @@ pub(crate) struct FleetNetwork {
     bind: SocketAddr,
     lanes: u8,
     connect_timeout: Duration,
+    idle_timeout: Duration,
 }
 
 impl FleetNetwork {
@@ -82,11 +83,12 @@ impl FleetNetwork {
             bind: SocketAddr::new(host, configuration.get(&SHUFFLE_PORT)? as u16),
             lanes: configuration.get(&SHUFFLE_LANES)? as u8,
             connect_timeout: configuration.get(&SHUFFLE_CONNECT_TIMEOUT)?,
+            idle_timeout: configuration.get(&SHUFFLE_IDLE_TIMEOUT)?,
         })
     }
 
     fn setup(&self, worker: WorkerId) -> Result<NetworkSetup, Failure> {
-        let FleetNetwork { authority, job, transport, bind, lanes, connect_timeout } = self;
+        let FleetNetwork { authority, job, transport, bind, lanes, connect_timeout, idle_timeout } = self;
         let identity = authority.issue(worker, wall_clock(), FleetNetwork::VALIDITY).map_err(no_identity)?;
         Ok(NetworkSetup {
             identity,
@@ -95,6 +97,7 @@ impl FleetNetwork {
             bind: *bind,
             lanes: *lanes,
             connect_timeout: *connect_timeout,
+            idle_timeout: *idle_timeout,
         })
     }
 }

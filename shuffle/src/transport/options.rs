@@ -31,3 +31,12 @@ impl Default for Options {
         }
     }
 }
+
+impl Options {
+    /// Gives up peers after this time, and shows that it lives often enough that no peer with this limit gives it up, even
+    /// if some of what shows it is lost.
+    #[must_use]
+    pub fn with_idle_timeout(self, idle_timeout: Duration) -> Options {
+        Options { idle_timeout, keep_alive: self.keep_alive.min(idle_timeout / 8), ..self }
+    }
+}

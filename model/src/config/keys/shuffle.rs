@@ -31,4 +31,8 @@ group! {
 
     /// How long a peer may take to be connected before the job fails.
     SHUFFLE_CONNECT_TIMEOUT: Duration = Key::new("shuffle.connect-timeout", "10 s").at_least("10 ms").ours();
+
+    /// A peer that has been silent for so long is given up, and the job fails over. The shorter of the two workers'
+    /// values counts.
+    SHUFFLE_IDLE_TIMEOUT: Duration = Key::new("shuffle.idle-timeout", "10 s").at_least("1 s").ours();
 }
