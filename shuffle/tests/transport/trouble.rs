@@ -170,6 +170,29 @@ fn a_short_darkness_is_survived() {
     net.until(|net| net.link(1, 0).received_bytes() == 20_000_000);
 }
 
+/// More is under way than congestion control allows when it gets dark, so nothing of it makes room for anything else.
+#[test]
+fn light_is_seen_at_once_even_if_it_got_dark_while_much_was_under_way() {
+    let options = Options { idle_timeout: Duration::from_secs(4), ..impatient() };
+    let mut net = Net::of_workers(Kind::Quic, 2, &options);
+    let proxy = Proxy::to(net.nodes[1].listener.address(), 0x0dd);
+    proxy.weather(Weather::Rough);
+    net.dial_at(0, WorkerId(1), proxy.address);
+    net.until(|net| net.all_links(2, Link::is_open));
+    net.link(0, 0).send(Stream::Lane(0), 2_000_000_000);
+    for dark in [1_500, 1_700, 1_900] {
+        let before = net.link(1, 0).received_bytes();
+        net.until(|net| net.link(1, 0).received_bytes() > before + 3_000_000);
+        proxy.weather(Weather::Dark);
+        net.drive(Duration::from_millis(dark));
+        let before = net.link(1, 0).received_bytes();
+        proxy.weather(Weather::Rough);
+        let light = Instant::now();
+        net.until(|net| net.link(1, 0).received_bytes() > before);
+        assert!(light.elapsed() < Duration::from_millis(400), "after {dark} ms it took {:?}", light.elapsed());
+    }
+}
+
 /// The other worker has restarted at the same address, or forgotten the connection, and its last words were lost.
 #[test]
 fn a_forgotten_connection_is_reset() {

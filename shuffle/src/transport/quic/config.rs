@@ -9,7 +9,7 @@ use quinn_proto::{
     crypto::rustls::{NoInitialCipherSuite, QuicClientConfig, QuicServerConfig},
 };
 
-use super::socket::Socket;
+use super::{congestion::GatedConfig, socket::Socket};
 use crate::transport::{
     Options,
     identity::{Identity, IdentityError},
@@ -104,7 +104,7 @@ impl Config {
             .initial_mtu(MTU_ETHERNET.min(mtu_max))
             .mtu_discovery_config(Some(discovery))
             .ack_frequency_config(Some(acks))
-            .congestion_controller_factory(Arc::new(congestion))
+            .congestion_controller_factory(Arc::new(GatedConfig(Arc::new(congestion))))
             .initial_rtt(INITIAL_RTT)
             .receive_window(flow)
             .stream_receive_window(flow)

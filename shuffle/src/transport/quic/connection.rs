@@ -14,6 +14,7 @@ use rustls::pki_types::CertificateDer;
 use tracing::debug;
 
 use super::{
+    congestion::Gate,
     ending,
     endpoint::Shared,
     socket::{Io, Socket, Train},
@@ -66,6 +67,13 @@ pub struct QuicConnection {
     handshake_counted: bool,
     refused: Option<Instant>,
     timer: Option<Instant>,
+    gate: Gate,
+    /// Silence after which the path is tried, and again after as much of it.
+    try_after: Duration,
+    /// When it is tried next, if nothing arrives until then.
+    try_at: Instant,
+    /// The next datagram is to try the path.
+    is_trying: bool,
     now: Instant,
 }
 
@@ -81,6 +89,10 @@ impl QuicConnection {
     ) -> Self {
         let window = options.window.min(socket.buffer() / 2);
         QuicConnection {
+            gate: Gate::of(&machine),
+            try_after: options.keep_alive,
+            try_at: now + options.keep_alive,
+            is_trying: false,
             shared,
             handle,
             machine,
@@ -172,6 +184,11 @@ impl QuicConnection {
             self.state = Connection::Open { peer: Some(worker) };
             self.handshake_ended();
         }
+    }
+
+    /// When a path is tried that is silent until then. Before it is open, the handshake does that.
+    fn tries_at(&self) -> Option<Instant> {
+        matches!(self.state, Connection::Open { .. }).then_some(self.try_at)
     }
 
     fn handshake_ended(&mut self) {
@@ -295,6 +312,13 @@ impl Transport for QuicConnection {
         } else if self.refused.is_some() {
             self.refused();
         }
+        if arrived {
+            self.try_at = now + self.try_after;
+        } else if self.tries_at().is_some_and(|due| due <= now) {
+            self.try_at = now + self.try_after;
+            self.is_trying = true;
+            self.machine.ping();
+        }
         if self.timer.is_some_and(|due| due <= now) {
             self.machine.handle_timeout(now);
         }
@@ -342,7 +366,11 @@ impl Transport for QuicConnection {
             let train = {
                 let memory = &mut self.shared.borrow_mut().transmit_memory;
                 memory.clear();
-                self.machine.poll_transmit(now, datagrams, memory)
+                if std::mem::take(&mut self.is_trying) {
+                    self.gate.open_during(|| self.machine.poll_transmit(now, 1, memory))
+                } else {
+                    self.machine.poll_transmit(now, datagrams, memory)
+                }
             };
             let Some(train) = train else {
                 self.more_to_send = false;
@@ -362,7 +390,7 @@ impl Transport for QuicConnection {
             return Some(self.now);
         }
         let silence = self.refused.filter(|_| !self.is_closed()).map(|since| since + REFUSED_GRACE);
-        [self.timer, silence].into_iter().flatten().min()
+        [self.timer, silence, self.tries_at()].into_iter().flatten().min()
     }
 
     fn socket(&self) -> RawFd {

@@ -17,9 +17,11 @@
 //! | why it has ended | [`ending`] |
 //! | which bytes belong to which stream | [`streams`] |
 //! | sockets and their buffers | [`socket`] |
+//! | trying a path that is silent | [`congestion`] |
 //! | the numbers | [`config`] |
 
 mod config;
+mod congestion;
 mod connection;
 mod ending;
 mod endpoint;
