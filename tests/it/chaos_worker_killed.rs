@@ -1,37 +1,14 @@
 //! Records cross from one worker process to another; worker processes are killed, again and again, and the job starts
 //! again from its latest checkpoint with replacements: every record must count exactly once in the committed output.
 
-use std::collections::BTreeMap;
-
 use millstream_tests::{
     counts::{deviation, visible},
     job_process::JobFolder,
     signal,
+    text::add_text,
 };
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_word_count_job");
-
-/// Text of words whose frequencies differ, and the number of each.
-fn add_text(folder: &JobFolder, lines: u64) -> BTreeMap<String, u64> {
-    let mut totals = BTreeMap::new();
-    for file in 0..2 {
-        let mut text = String::new();
-        for line in 0..lines {
-            for nth in 0..8 {
-                let draw = (line * 8 + nth + file).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 40;
-                let word = format!("word{}", draw % (1 + draw % 997));
-                if nth > 0 {
-                    text.push(' ');
-                }
-                text += &word;
-                *totals.entry(word).or_default() += 1;
-            }
-            text.push('\n');
-        }
-        folder.add_input(&format!("text-{file}"), &text);
-    }
-    totals
-}
 
 /// The processes of workers that were started, in order.
 fn workers(folder: &JobFolder) -> Vec<u32> {

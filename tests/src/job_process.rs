@@ -78,6 +78,16 @@ impl JobFolder {
         fs::rename(hidden, path).expect("there is room for a name");
     }
 
+    /// What a program of the job gets: input and output, then settings.
+    pub fn arguments(&self, settings: &[&str]) -> Vec<String> {
+        let places = [self.input(), self.output()];
+        let places = places.iter().map(|place| place.to_str().expect("temporary folders have plain names").to_owned());
+        let job = format!("-Dpipeline.jobid={JOB_ID}");
+        let checkpoints = format!("-Dexecution.checkpointing.dir={}", self.checkpoints().display());
+        let settings = settings.iter().map(|setting| format!("-D{setting}"));
+        places.chain([job, checkpoints]).chain(settings).collect()
+    }
+
     /// Starts `program` with input and output as its arguments; from the newest checkpoint, if there is one.
     ///
     /// # Panics
@@ -87,10 +97,7 @@ impl JobFolder {
         let log = fs::File::options().append(true).create(true).open(self.0.join("log"));
         let mut command = Command::new(program);
         command
-            .args([self.input(), self.output()])
-            .arg(format!("-Dpipeline.jobid={JOB_ID}"))
-            .arg(format!("-Dexecution.checkpointing.dir={}", checkpoints.display()))
-            .args(settings.iter().map(|setting| format!("-D{setting}")))
+            .args(self.arguments(settings))
             .current_dir(&self.0)
             .stdout(Stdio::null())
             .stderr(log.expect("there is room for a log"));

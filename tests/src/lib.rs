@@ -5,6 +5,10 @@
 //! | programs as processes of their own | [`program`] |
 //! | jobs in processes that are watched, killed and started again | [`job_process`] |
 //! | jobs on worker processes | [`worker_processes`] |
+//! | hosts that have nothing but a network in common | [`hosts`] |
+//! | jobs on worker processes of several hosts | [`host_workers`] |
+//! | paths between hosts that delay, lose and reorder | [`weather`] |
+//! | what a job reads whose words are counted | [`text`] |
 //! | what a job has written and committed | [`counts`] |
 
 #![allow(clippy::disallowed_methods, reason = "tests wait for conditions, with a limit on the wall clock")]
@@ -19,8 +23,12 @@ use std::{
 use millstream::prelude::*;
 
 pub mod counts;
+pub mod host_workers;
+pub mod hosts;
 pub mod job_process;
 pub mod program;
+pub mod text;
+pub mod weather;
 pub mod worker_processes;
 
 /// An environment with an embedded cluster, configured by `key=value` texts.
