@@ -69,6 +69,18 @@ struct Connection {
     to: WorkerId,
 }
 
+/// How many bytes may be under way on each channel. Those from one worker to another share `of_pair`: a round trip lies
+/// between two grants, and two threads have to be woken on the way, so few channels need more than one within a process.
+fn windows(connections: &[Connection], local: u64, of_pair: u64) -> Vec<u64> {
+    let mut channels = HashMap::<(WorkerId, WorkerId), u64>::new();
+    connections.iter().for_each(|connection| *channels.entry((connection.from, connection.to)).or_default() += 1);
+    let window = |connection: &Connection| {
+        let pair = (connection.from, connection.to);
+        if pair.0 == pair.1 { local } else { (of_pair / channels[&pair].max(4)).max(local) }
+    };
+    connections.iter().map(window).collect()
+}
+
 impl Wiring {
     /// Makes the channels that begin or end at `worker`.
     ///
@@ -89,8 +101,9 @@ impl Wiring {
         let workers: HashMap<_, _> = deployment.placements.iter().map(|p| (p.subtask, p.worker)).collect();
         let connections = connections(graph, &workers, worker)?;
         let coordinated = coordinated(graph, &workers, worker)?;
-        let per_channel = (window as usize / segment_bytes).max(2);
-        let pool = SegmentPool::new(segment_bytes, connections.len() * per_channel);
+        let windows = windows(&connections, window, configuration.get(&config::REMOTE_WINDOW)?.bytes());
+        let segments = windows.iter().map(|window| (*window as usize / segment_bytes).max(2)).sum();
+        let pool = SegmentPool::new(segment_bytes, segments);
         let mut wiring = Wiring {
             senders: HashMap::new(),
             gates: HashMap::new(),
@@ -103,7 +116,7 @@ impl Wiring {
         }
         let mut into = HashMap::<Subtask, usize>::new();
         connections.iter().for_each(|connection| *into.entry(connection.consumer).or_default() += 1);
-        for connection in &connections {
+        for (connection, window) in connections.iter().zip(windows) {
             let Connection { edge, producer, consumer, from, to } = connection;
             let (edge, job_edge) = (*edge, &graph.edges[*edge]);
             let key = ChannelKey { edge: edge as u32, producer: producer.index, consumer: consumer.index };
@@ -291,4 +304,26 @@ fn peers(
         peers.insert(peer, (address, channels));
     }
     Ok(peers)
+}
+
+#[cfg(test)]
+mod tests {
+    use millstream_model::id::JobVertexId;
+
+    use super::*;
+
+    #[test]
+    fn channels_between_two_workers_share_a_window_and_none_has_less_than_one_within_a_process() {
+        let connection = |from, to| {
+            let subtask = Subtask { vertex: JobVertexId(1), index: 0 };
+            Connection { edge: 0, producer: subtask, consumer: subtask, from: WorkerId(from), to: WorkerId(to) }
+        };
+        let of = |count, to| (0..count).map(|_| connection(0, to)).collect::<Vec<_>>();
+        assert_eq!(windows(&of(1, 0), 128, 4096), [128]);
+        assert_eq!(windows(&of(1, 1), 128, 4096), [1024]);
+        assert_eq!(windows(&of(16, 1), 128, 4096), [256; 16]);
+        assert_eq!(windows(&of(64, 1), 128, 4096), [128; 64]);
+        // Each direction and each peer counts for itself.
+        assert_eq!(windows(&[connection(0, 1), connection(1, 0), connection(0, 2)], 128, 4096), [1024; 3]);
+    }
 }

@@ -60,4 +60,10 @@ group! {
     CHANNEL_WINDOW: MemorySize = Key::new("taskmanager.network.memory.channel-window", "128 kb")
         .at_least("4 kb")
         .ours();
+
+    /// How many bytes may be under way from one worker to another, at each of the two. Their channels share them: each
+    /// gets at most a quarter, and at least what a channel within a process gets.
+    REMOTE_WINDOW: MemorySize = Key::new("taskmanager.network.memory.remote-window", "4 mb")
+        .at_least("4 kb")
+        .ours();
 }
