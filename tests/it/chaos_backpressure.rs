@@ -48,7 +48,10 @@ impl SlowJob {
         let root = tempfile::tempdir().expect("there is room for a folder");
         let gate = root.path().join("gate");
         let gate_name = gate.to_str().expect("temporary folders have plain names");
-        let graph = planned(Path::new(ARTIFACT), &[gate_name, manner, &format!("-Dparallelism.default={parallelism}")]);
+        let parallelism_key = format!("-Dparallelism.default={parallelism}");
+        // Channels to another worker get no more than those within one.
+        let window_key = "-Dtaskmanager.network.memory.remote-window=128kb";
+        let graph = planned(Path::new(ARTIFACT), &[gate_name, manner, &parallelism_key, window_key]);
         let job = HostedJob::start(ARTIFACT, graph.clone(), spread);
         SlowJob { job, graph, gate, parallelism, _root: root }
     }
