@@ -117,22 +117,28 @@ impl Batch {
     }
 }
 
-/// One connection to another worker process.
+/// One connection to another worker process. Its turn, when its socket or its deadline says so, is: `receive`, `read`,
+/// `write` as far as there is room, `transmit`; then its state is looked at. Whoever writes at another time calls `transmit`
+/// afterwards.
 pub trait Transport {
+    /// Any call may find that it has ended.
     fn connection(&self) -> &Connection;
 
     /// Takes in what the socket has, and fires timers that are due.
     fn receive(&mut self, now: Instant);
 
-    /// Shows what has arrived of each stream, and forgets it.
+    /// Shows what has arrived of each stream, and forgets it. Shows nothing before the connection is open.
     fn read(&mut self, each: &mut dyn FnMut(Stream, &[u8]));
 
     /// How many more bytes of a stream would be taken now without lying around: what is written beyond it only waits
-    /// here, where nothing can overtake it.
+    /// here, where nothing can overtake it. Control always has some.
     fn room(&self, stream: Stream) -> usize;
 
-    /// Queues frames. They are kept by reference until they are sent and, where the transport repeats what is lost,
-    /// acknowledged.
+    /// Queues frames. Long chunks are kept by reference until they are sent and, where the transport repeats what is lost,
+    /// acknowledged; short ones are copied together.
+    ///
+    /// # Panics
+    /// If the options have no such lane.
     fn write(&mut self, stream: Stream, batch: Batch);
 
     /// Sends as much as can be sent now.
@@ -140,7 +146,7 @@ pub trait Transport {
 
     /// When the connection is to have its turn even if nothing has arrived: for a timer, for work that a turn has left, or
     /// because there is room again. What other connections receive may bring it forward, so it is asked each time before
-    /// waiting. It is rounded up at no cost.
+    /// waiting. To wait up to a millisecond longer does no harm.
     fn deadline(&self) -> Option<Instant>;
 
     /// The socket to wait for: for input always, for output (edge-triggered) after a send found it full.
@@ -173,10 +179,12 @@ pub trait Listener {
     /// The address that others connect to.
     fn address(&self) -> SocketAddr;
 
-    /// Takes in what the socket has, and returns the connections that have begun.
+    /// Takes in what the socket has, and returns the connections that have begun: each has had its first turn, and its next
+    /// is due when its socket or its deadline says so.
     fn accept(&mut self, now: Instant) -> Vec<Box<dyn Transport>>;
 
-    /// Begins a connection to a worker that listens at `address`.
+    /// Begins a connection to a worker that listens at `address`; its first words are on their way. It may have failed
+    /// already, which its state tells.
     ///
     /// # Errors
     /// If no socket can be had, or the address is of no use.
