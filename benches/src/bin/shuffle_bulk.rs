@@ -47,7 +47,10 @@ struct Options {
 
 #[millstream::main]
 fn main() -> Result<()> {
-    let (Common { repetitions, .. }, options) = options::parse::<Options>();
+    let (Common { repetitions, quick, .. }, mut options) = options::parse::<Options>();
+    if quick {
+        options.seconds /= 20.0;
+    }
     for _ in 0..repetitions {
         measure(&options)?;
     }
