@@ -79,9 +79,18 @@ pub struct Exchange {
 type Stats = Arc<Mutex<BTreeMap<WorkerId, ShuffleMetrics>>>;
 
 enum Mail {
-    Attach { peer: WorkerId, address: SocketAddr, channels: Box<PeerChannels> },
+    Attach {
+        peer: WorkerId,
+        address: SocketAddr,
+        channels: Box<PeerChannels>,
+    },
     Detach(Generation),
-    Send { peer: WorkerId, event: CoordinatorEvent },
+    Send {
+        peer: WorkerId,
+        event: CoordinatorEvent,
+    },
+    /// Show the numbers of peers.
+    Show,
     Stop,
 }
 
@@ -118,8 +127,9 @@ impl Exchange {
         self.address
     }
 
-    /// How the connections to peers are doing.
+    /// How the connections to peers were doing at the last call; this one has them counted again.
     pub fn metrics(&self) -> Vec<(WorkerId, ShuffleMetrics)> {
+        self.mail(Mail::Show);
         let stats = self.stats.lock().unwrap_or_else(PoisonError::into_inner);
         stats.iter().map(|(worker, metrics)| (*worker, metrics.clone())).collect()
     }

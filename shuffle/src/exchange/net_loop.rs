@@ -27,8 +27,6 @@ use crate::{
 
 const MAIL: Token = Token(0);
 const LISTENER: Token = Token(1);
-/// Rounds under load after which the numbers of peers are shown.
-const SHOW_INTERVAL: u32 = 1_000;
 /// Connections are numbered from here.
 const FIRST_CONNECTION: usize = 2;
 
@@ -47,8 +45,6 @@ pub(super) struct NetLoop<F> {
     due: Vec<usize>,
     batches: Vec<(Stream, Batch)>,
     stats: Stats,
-    /// Rounds since the numbers of peers were shown.
-    unshown: u32,
 }
 
 struct Peer {
@@ -124,7 +120,6 @@ impl<F: Fn(ExchangeEvent)> NetLoop<F> {
             due: Vec::new(),
             batches: Vec::new(),
             stats,
-            unshown: 0,
         })
     }
 
@@ -135,7 +130,6 @@ impl<F: Fn(ExchangeEvent)> NetLoop<F> {
     pub(super) fn run(mut self) {
         let mut is_busy = true;
         loop {
-            self.show(is_busy);
             self.wait(is_busy);
             // Before everything that a wake could be about is looked at.
             self.waker.clear();
@@ -158,13 +152,8 @@ impl<F: Fn(ExchangeEvent)> NetLoop<F> {
         }
     }
 
-    /// Lets others see the numbers of peers: now and then under load, and before every sleep.
-    fn show(&mut self, is_busy: bool) {
-        self.unshown += 1;
-        if is_busy && self.unshown < SHOW_INTERVAL {
-            return;
-        }
-        self.unshown = 0;
+    /// Lets others see the numbers of peers.
+    fn show(&self) {
         let mut stats = self.stats.lock().unwrap_or_else(PoisonError::into_inner);
         stats.clear();
         stats.extend(self.peers.iter().map(|(worker, peer)| {
@@ -214,6 +203,7 @@ impl<F: Fn(ExchangeEvent)> NetLoop<F> {
                         peer.link.send(event);
                     }
                 }
+                Mail::Show => self.show(),
                 Mail::Stop => return false,
             }
         }
