@@ -11,14 +11,7 @@ mod net_loop;
 #[cfg(test)]
 mod tests;
 
-use std::{
-    collections::BTreeMap,
-    io,
-    net::SocketAddr,
-    sync::{Arc, Mutex, PoisonError},
-    thread::JoinHandle,
-    time::Duration,
-};
+use std::{io, net::SocketAddr, sync::Arc, thread::JoinHandle, time::Duration};
 
 use crossbeam_channel::{Sender, bounded, unbounded};
 use millstream_model::{
@@ -71,12 +64,8 @@ pub struct Exchange {
     mails: Sender<Mail>,
     waker: Arc<Waker>,
     address: SocketAddr,
-    stats: Stats,
     thread: Option<JoinHandle<()>>,
 }
-
-/// The newest numbers of each peer.
-type Stats = Arc<Mutex<BTreeMap<WorkerId, ShuffleMetrics>>>;
 
 enum Mail {
     Attach {
@@ -89,8 +78,8 @@ enum Mail {
         peer: WorkerId,
         event: CoordinatorEvent,
     },
-    /// Show the numbers of peers.
-    Show,
+    /// Tell the numbers of peers.
+    Show(Sender<Vec<(WorkerId, ShuffleMetrics)>>),
     Stop,
 }
 
@@ -108,9 +97,7 @@ impl Exchange {
         let waker = Arc::new(Waker::default());
         let (started, has_started) = bounded(1);
         let woken = waker.clone();
-        let stats = Stats::default();
-        let shown = stats.clone();
-        let run = move || match NetLoop::new(config, listen, receiver, woken, shown, on_event) {
+        let run = move || match NetLoop::new(config, listen, receiver, woken, on_event) {
             Ok(net_loop) => {
                 let _ = started.send(Ok(net_loop.address()));
                 net_loop.run();
@@ -119,7 +106,7 @@ impl Exchange {
         };
         let thread = std::thread::Builder::new().name("net".to_owned()).spawn(run)?;
         let address = has_started.recv().map_err(|_| io::Error::other("the net thread has panicked"))??;
-        Ok(Exchange { mails, waker, address, stats, thread: Some(thread) })
+        Ok(Exchange { mails, waker, address, thread: Some(thread) })
     }
 
     /// Where other workers connect to.
@@ -127,11 +114,12 @@ impl Exchange {
         self.address
     }
 
-    /// How the connections to peers were doing at the last call; this one has them counted again.
+    /// How the connections to peers are doing. Waits for the net loop, which never waits itself.
     pub fn metrics(&self) -> Vec<(WorkerId, ShuffleMetrics)> {
-        self.mail(Mail::Show);
-        let stats = self.stats.lock().unwrap_or_else(PoisonError::into_inner);
-        stats.iter().map(|(worker, metrics)| (*worker, metrics.clone())).collect()
+        let (told, numbers) = bounded(1);
+        self.mail(Mail::Show(told));
+        // A loop that has panicked knows of no peers.
+        numbers.recv().unwrap_or_default()
     }
 
     /// Wakes the net loop; what signals of outlets and grants are made with.

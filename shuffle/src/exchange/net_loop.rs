@@ -5,7 +5,7 @@ use std::{
     collections::BTreeMap,
     io,
     net::SocketAddr,
-    sync::{Arc, PoisonError},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -17,7 +17,7 @@ use millstream_model::{
 };
 use mio::{Events, Interest, Poll, Token, unix::SourceFd};
 
-use super::{ExchangeConfig, ExchangeEvent, Listen, Mail, Stats};
+use super::{ExchangeConfig, ExchangeEvent, Listen, Mail};
 use crate::{
     link::{Link, LinkEvent, PeerChannels},
     transport::{Batch, Connection, Listener, Stream, Transport},
@@ -44,7 +44,6 @@ pub(super) struct NetLoop<F> {
     /// Connections that have something to be done about them in this round.
     due: Vec<usize>,
     batches: Vec<(Stream, Batch)>,
-    stats: Stats,
 }
 
 struct Peer {
@@ -98,7 +97,6 @@ impl<F: Fn(ExchangeEvent)> NetLoop<F> {
         listen: Listen,
         mails: Receiver<Mail>,
         waker: Arc<Waker>,
-        stats: Stats,
         on_event: F,
     ) -> io::Result<Self> {
         let poll = Poll::new()?;
@@ -119,7 +117,6 @@ impl<F: Fn(ExchangeEvent)> NetLoop<F> {
             connections: Vec::new(),
             due: Vec::new(),
             batches: Vec::new(),
-            stats,
         })
     }
 
@@ -152,15 +149,14 @@ impl<F: Fn(ExchangeEvent)> NetLoop<F> {
         }
     }
 
-    /// Lets others see the numbers of peers.
-    fn show(&self) {
-        let mut stats = self.stats.lock().unwrap_or_else(PoisonError::into_inner);
-        stats.clear();
-        stats.extend(self.peers.iter().map(|(worker, peer)| {
+    /// The numbers of peers.
+    fn metrics(&self) -> Vec<(WorkerId, ShuffleMetrics)> {
+        let metrics = self.peers.iter().map(|(worker, peer)| {
             let (credit_granted, credit_spent) = peer.link.credit();
             let backlog_bytes = peer.link.backlog();
             (*worker, ShuffleMetrics { credit_granted, credit_spent, backlog_bytes, ..peer.metrics.clone() })
-        }));
+        });
+        metrics.collect()
     }
 
     fn wait(&mut self, is_busy: bool) {
@@ -203,7 +199,8 @@ impl<F: Fn(ExchangeEvent)> NetLoop<F> {
                         peer.link.send(event);
                     }
                 }
-                Mail::Show => self.show(),
+                // Who asked may be gone.
+                Mail::Show(told) => drop(told.send(self.metrics())),
                 Mail::Stop => return false,
             }
         }

@@ -197,6 +197,9 @@ fn records_cross_in_both_directions_and_the_connection_serves_the_next_deploymen
         let ca = ca();
         let (one, two) = (node(over, &ca, 1, Duration::from_secs(20)), node(over, &ca, 2, Duration::from_secs(20)));
         exchange((&one, WorkerId(1)), (&two, WorkerId(2)), Generation(1), 5, 20_000);
+        // What a worker reports last, the moment that its tasks are done, is what was sent.
+        let [(WorkerId(2), metrics)] = &one.exchange.metrics()[..] else { panic!("worker 1 has one peer") };
+        assert!(metrics.sent_bytes >= 5 * 20_000 * 64, "{metrics:?}");
         one.exchange.detach(Generation(1));
         two.exchange.detach(Generation(1));
         exchange((&two, WorkerId(2)), (&one, WorkerId(1)), Generation(2), 70, 1_000);
