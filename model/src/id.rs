@@ -52,6 +52,14 @@ hex_id!(
     /// One operator. State and savepoints refer to it, so it is derived from the `uid` where the user gave one.
     OperatorId
 );
+hex_id!(
+    /// A running TaskManager; one that is started again has another id.
+    TaskManagerId
+);
+hex_id!(
+    /// Slots of one TaskManager that a job holds, or that it is to get: Flink's `AllocationID`. No id is used twice.
+    AllocationId
+);
 
 /// A text that is not 32 hexadecimal digits.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

@@ -2,13 +2,19 @@
 //!
 //! ```text
 //!  JobGraph ──► sharing: the slots a job needs, and who shares them ──► the scheduler puts them on workers
+//!                   │
+//!                   └──how many──► slot_manager (ResourceManager) ──SlotRequest──► slot_table (TaskManager) ──► worker
 //! ```
 //! | Look here for | module |
 //! |---|---|
 //! | how many slots a job needs, and which of them a subtask runs in | [`sharing`] |
-//!
-//! The job's slot pool, the cluster's slot manager and the TaskManager's slot table come with the first cluster.
+//! | which TaskManagers' slots a job gets | [`slot_manager`] |
+//! | what a TaskManager has given to whom | [`slot_table`] |
 
 pub mod sharing;
+pub mod slot_manager;
+pub mod slot_table;
 
 pub use sharing::{SharedSlot, SlotSharing};
+pub use slot_manager::{Allocation, SlotCount, SlotManager, SlotRequest, Spread};
+pub use slot_table::{Accepted, RequestRefused, SlotTable};
