@@ -14,6 +14,7 @@ use millstream_model::{
     job_graph::JobGraph,
     state::JobStatus,
 };
+use serde::{Deserialize, Serialize};
 
 use crate::{
     graph::InvalidGraph,
@@ -65,14 +66,14 @@ pub trait RunningJob: Send + Sync {
     fn status(&self) -> JobStatus;
     /// Asks the job to stop; `wait` tells when it has.
     fn cancel(&self);
-    /// Blocks until the job has ended.
+    /// Blocks until the job has ended, or returns at once if it was submitted detached.
     fn wait(&self) -> FinishedJob;
     /// Sums over all running tasks since they started.
     fn progress(&self) -> JobProgress;
 }
 
 /// How far a running job has come.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct JobProgress {
     /// Records that sources have emitted.
     pub records_read: u64,
@@ -80,9 +81,10 @@ pub struct JobProgress {
     pub checkpoints: u64,
 }
 
-/// What is left of a job that has ended.
-#[derive(Clone, Debug)]
+/// What is left of a job that has ended, or as much as can be known of one that was submitted detached.
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct FinishedJob {
+    /// Not terminal if the job was submitted detached: then the rest is empty.
     pub status: JobStatus,
     pub failure: Option<Failure>,
     pub runtime: Duration,
@@ -128,7 +130,7 @@ impl JobClient {
         self.job.cancel();
     }
 
-    /// Blocks until the job has ended.
+    /// Blocks until the job has ended. Of one that was submitted detached (`millstream run -d`) nothing is waited for.
     ///
     /// # Errors
     /// If it failed or was cancelled.
@@ -136,6 +138,7 @@ impl JobClient {
         let finished = self.job.wait();
         match (finished.status, finished.failure.clone()) {
             (JobStatus::Finished, _) => Ok(JobExecutionResult { job_id: self.job_id, finished }),
+            (status, None) if !status.is_terminal() => Ok(JobExecutionResult { job_id: self.job_id, finished }),
             (JobStatus::Canceled, None) => Err(JobError::Cancelled),
             (_, failure) => {
                 Err(JobError::Failed(failure.unwrap_or_else(|| Failure::new("the job ended without a cause"))))
@@ -154,6 +157,12 @@ pub struct JobExecutionResult {
 impl JobExecutionResult {
     pub fn job_id(&self) -> JobId {
         self.job_id
+    }
+
+    /// Whether nobody waits for the job, which runs or has ended: then there are no numbers and no records of it. Flink's
+    /// `DetachedJobExecutionResult`.
+    pub fn is_detached(&self) -> bool {
+        !self.finished.status.is_terminal()
     }
 
     /// From acceptance to the end, restarts included.
@@ -182,8 +191,9 @@ impl JobExecutionResult {
     /// The records that a collecting sink has kept, subtask by subtask.
     ///
     /// # Panics
-    /// If `collected` is of another job.
+    /// If `collected` is of another job, or the job was submitted detached.
     pub fn collected<T: Record>(&self, collected: &Collected<T>) -> Vec<T> {
+        assert!(!self.is_detached(), "the job was submitted detached: nobody waits for its records");
         let mut records = Vec::new();
         for (_, bytes) in self.finished.collected.iter().filter(|(operator, _)| *operator == collected.operator()) {
             let aligned = Aligned::copy_of(bytes);

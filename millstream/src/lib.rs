@@ -30,18 +30,25 @@
 //! |---|---|
 //! | what programs import | [`prelude`] |
 //! | which role a process has | `role` |
+//! | log lines | [`logging`] |
 //! | the embedded cluster | [`mini_cluster`] |
+//! | what must survive a cluster, and who writes it | [`leadership`] |
 //! | configuration files, environment, `-D` | [`settings`] |
 //! | a worker in a process of its own | [`worker_process`] |
 //! | several of them for one job | `worker_fleet` |
+//! | how they find and trust each other | [`worker_network`] |
+//! | jobs for a cluster, when a client runs the program | [`client_line`] |
 //! | what an artifact says about itself | [`artifact`] |
 
 pub mod artifact;
-mod logging;
+pub mod client_line;
+pub mod leadership;
+pub mod logging;
 pub mod mini_cluster;
 mod role;
 pub mod settings;
 mod worker_fleet;
+pub mod worker_network;
 pub mod worker_process;
 
 pub use millstream_api::{

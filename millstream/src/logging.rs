@@ -15,7 +15,7 @@ use tracing::{
 };
 
 /// Starts logging for this process. A program that has set up its own is left alone.
-pub(crate) fn start(configuration: &Configuration) {
+pub fn start(configuration: &Configuration) {
     let level = match configuration.get(&LOG_LEVEL) {
         Ok(LogLevel::Off) | Err(_) => return,
         Ok(LogLevel::Error) => Level::ERROR,

@@ -4,7 +4,6 @@
 use std::{
     convert::Infallible,
     net::SocketAddr,
-    path::PathBuf,
     sync::{Arc, Mutex, PoisonError},
     thread,
 };
@@ -14,29 +13,23 @@ use millstream_api::{
     job::{FinishedJob, JobError, JobProgress, PipelineExecutor, RunningJob},
     stream::environment::StreamExecutionEnvironment,
 };
-use millstream_controlplane::{
-    JobHandle, JobMaster, JobMasterConfig, Store, WorkerLink,
-    leadership::{Election, FileElection, Latch},
-    scheduler::NotEnoughSlots,
-    store::{FileStore, MemoryStore},
-};
+use millstream_controlplane::{JobHandle, JobMaster, JobMasterConfig, WorkerLink, scheduler::NotEnoughSlots};
 use millstream_dataplane::{Worker, WorkerConfig};
 use millstream_model::{
-    config::{
-        CHECKPOINTING_DIR, Configuration, HIGH_AVAILABILITY, HIGH_AVAILABILITY_STORAGE_DIR, HighAvailability,
-        LOCAL_TASK_MANAGERS, TASK_SLOTS,
-    },
+    config::{Configuration, LOCAL_TASK_MANAGERS, TASK_SLOTS},
     fault::Failure,
-    id::{LeaderEpoch, WorkerId},
+    id::WorkerId,
     job_graph::{JobGraph, OperatorRole},
     message::{FromWorker, ToWorker},
     state::JobStatus,
 };
-use millstream_storage::local_path;
 
 use crate::{
-    artifact, role,
-    worker_fleet::{FleetConfig, FleetNetwork, WorkerFleet},
+    artifact,
+    leadership::{Leadership, checkpoint_dir},
+    role,
+    worker_fleet::{FleetConfig, WorkerFleet},
+    worker_network::JobNetwork,
 };
 
 /// Runs jobs in this process. Cheap to make: nothing runs before a job is submitted.
@@ -45,15 +38,6 @@ pub struct MiniCluster {
     configuration: Configuration,
     /// Of the directory in the configuration of the first job that wanted one.
     leadership: Mutex<Option<Leadership>>,
-}
-
-/// Where the pointers of jobs are kept, and the right to write them.
-#[derive(Clone, Debug)]
-struct Leadership {
-    store: Arc<dyn Store>,
-    epoch: LeaderEpoch,
-    /// `None` for a store that nobody else can reach.
-    _latch: Option<Arc<Latch>>,
 }
 
 impl MiniCluster {
@@ -67,7 +51,7 @@ impl MiniCluster {
         if let Some(leadership) = &*leadership {
             return Ok(leadership.clone());
         }
-        let new = elect(configuration)?;
+        let new = Leadership::of(configuration)?;
         *leadership = Some(new.clone());
         Ok(new)
     }
@@ -194,46 +178,9 @@ fn start_processes(
     let own = artifact::own();
     graph.artifact = Some(own.map_err(|cause| Failure::fatal(format!("this executable cannot be read: {cause}")))?);
     let (joining_sender, joining) = unbounded();
-    let network = FleetNetwork::new(graph)?;
+    let network = JobNetwork::new(graph)?;
     let fleet = WorkerFleet::start(FleetConfig { processes, slots, network, reports, joining: joining_sender })?;
     Ok(StartedWorkers { workers: Workers::Processes(fleet), links: Vec::new(), joining })
-}
-
-fn checkpoint_dir(configuration: &Configuration) -> Result<Option<PathBuf>, Failure> {
-    let directory = configuration.get(&CHECKPOINTING_DIR)?;
-    let path = directory.as_deref().map(local_path).transpose();
-    path.map_err(|cause| Failure::fatal(cause.to_string()))
-}
-
-fn elect(configuration: &Configuration) -> Result<Leadership, Failure> {
-    let fatal = |cause: &dyn std::error::Error| Failure::fatal(cause.to_string());
-    match configuration.get(&HIGH_AVAILABILITY)? {
-        HighAvailability::None | HighAvailability::Memory => {
-            let store = Arc::new(MemoryStore::new());
-            let epoch = store.elect();
-            Ok(Leadership { store, epoch, _latch: None })
-        }
-        HighAvailability::File => {
-            let directory = configuration.get(&HIGH_AVAILABILITY_STORAGE_DIR)?;
-            let directory = directory.ok_or_else(|| {
-                Failure::fatal(format!(
-                    "set {}: the file store needs a directory",
-                    HIGH_AVAILABILITY_STORAGE_DIR.name()
-                ))
-            })?;
-            let directory = local_path(&directory).map_err(|cause| fatal(&cause))?;
-            let election = FileElection::new(&directory).map_err(|cause| fatal(&cause))?;
-            let latch = election.try_acquire().map_err(|cause| fatal(&cause))?;
-            let latch = latch
-                .ok_or_else(|| Failure::fatal(format!("another process leads the jobs in {}", directory.display())))?;
-            let store = FileStore::open(&directory).map_err(|cause| fatal(&cause))?;
-            let epoch = latch.epoch();
-            Ok(Leadership { store: Arc::new(store), epoch, _latch: Some(Arc::new(latch)) })
-        }
-        HighAvailability::Etcd => Err(Failure::fatal(
-            "the embedded cluster has no etcd client; set high-availability.type to NONE, memory or file",
-        )),
-    }
 }
 
 /// The way to the worker of this process.

@@ -11,7 +11,13 @@ use std::{
 
 use millstream_api::job;
 
-use crate::{logging, mini_cluster::MiniCluster, settings, worker_process};
+use crate::{
+    artifact,
+    client_line::{self, CLIENT_VARIABLE},
+    logging,
+    mini_cluster::MiniCluster,
+    settings, worker_process,
+};
 
 /// Set by the launcher of a process; absent if a person started it.
 pub(crate) const ROLE_VARIABLE: &str = "MILLSTREAM_ROLE";
@@ -32,7 +38,10 @@ pub fn enter<R: Termination>(init: impl FnOnce(), main: impl FnOnce() -> R) -> E
         Ok("worker") => worker_process::run(init),
         Ok("plan") => {
             init();
-            crate::artifact::plan(main)
+            match env::var_os(CLIENT_VARIABLE) {
+                Some(socket) => client_line::plan(socket.into(), main),
+                None => artifact::plan(main),
+            }
         }
         Ok(other) => {
             eprintln!("{ROLE_VARIABLE} is '{other}'; this program knows run, plan and worker");

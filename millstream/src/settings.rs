@@ -4,12 +4,23 @@ use std::{env, fs, io, path::PathBuf};
 
 use millstream_model::config::{Configuration, MalformedArgument, MalformedFile};
 
-use crate::role::ROLE_VARIABLE;
+use crate::{client_line::CLIENT_VARIABLE, role::ROLE_VARIABLE};
 
 /// Names the directory that holds `config.yaml`; without it, `conf` in the working directory is looked at.
 const CONF_DIR_VARIABLE: &str = "MILLSTREAM_CONF_DIR";
 /// Variables that are not configuration keys, though they start like those.
-const OWN_VARIABLES: [&str; 3] = [ROLE_VARIABLE, CONF_DIR_VARIABLE, "MILLSTREAM_CACHE_DIR"];
+const OWN_VARIABLES: [&str; 9] = [
+    ROLE_VARIABLE,
+    CLIENT_VARIABLE,
+    CONF_DIR_VARIABLE,
+    "MILLSTREAM_CACHE_DIR",
+    // Of the scripts in `bin/`.
+    "MILLSTREAM_HOME",
+    "MILLSTREAM_BIN",
+    "MILLSTREAM_LOG_DIR",
+    "MILLSTREAM_PID_DIR",
+    "MILLSTREAM_SSH_OPTS",
+];
 
 /// Configuration that cannot be read.
 #[derive(Debug, thiserror::Error)]

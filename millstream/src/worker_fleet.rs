@@ -10,26 +10,23 @@
 
 use std::{
     collections::HashMap,
-    net::{IpAddr, Ipv4Addr, SocketAddr},
+    net::SocketAddr,
     path::Path,
     sync::{Arc, Weak},
     thread::{self, JoinHandle},
-    time::{Duration, Instant, SystemTime},
+    time::{Duration, Instant},
 };
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, unbounded};
 use millstream_controlplane::WorkerLink;
-use millstream_dataplane::{Carrier, ClusterCa, IdentityError, NetworkSetup};
 use millstream_model::{
-    config::{SHUFFLE_BIND_HOST, SHUFFLE_CONNECT_TIMEOUT, SHUFFLE_IDLE_TIMEOUT, SHUFFLE_LANES, SHUFFLE_PORT},
     fault::Failure,
-    id::{JobId, WorkerId},
-    job_graph::JobGraph,
+    id::WorkerId,
     message::{Command, FromWorker, Report, ToWorker},
 };
 use millstream_providers::process::WorkerProcess;
 
-use crate::worker_process::WorkerSetup;
+use crate::{worker_network::JobNetwork, worker_process::WorkerSetup};
 
 /// The executable of whoever starts it, even if another file has its name by now.
 const THIS_EXECUTABLE: &str = "/proc/self/exe";
@@ -41,69 +38,9 @@ pub(crate) struct FleetConfig {
     pub(crate) processes: u32,
     /// Of each process.
     pub(crate) slots: u32,
-    pub(crate) network: FleetNetwork,
+    pub(crate) network: JobNetwork,
     pub(crate) reports: Sender<FromWorker>,
     pub(crate) joining: Sender<Box<dyn WorkerLink>>,
-}
-
-/// How the processes of a job speak with each other: over loopback, with identities of an authority that only this
-/// process has and that ends with it.
-pub(crate) struct FleetNetwork {
-    authority: ClusterCa,
-    job: JobId,
-    transport: Carrier,
-    bind: SocketAddr,
-    lanes: u8,
-    connect_timeout: Duration,
-    idle_timeout: Duration,
-}
-
-impl FleetNetwork {
-    /// How long certificates are good for. A process shows its own when it is connected; jobs run longer than a day, so
-    /// that late replacements find peers whose certificates are old.
-    const VALIDITY: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
-
-    /// # Errors
-    /// If the configuration has a bad value, or no keys can be made.
-    pub(crate) fn new(graph: &JobGraph) -> Result<FleetNetwork, Failure> {
-        let configuration = &graph.configuration;
-        let host = configuration.get(&SHUFFLE_BIND_HOST)?;
-        let host: IpAddr = match host.as_str() {
-            "localhost" => Ipv4Addr::LOCALHOST.into(),
-            other => other.parse().map_err(|_| {
-                Failure::fatal(format!("{} is '{other}', which is no IP address", SHUFFLE_BIND_HOST.name()))
-            })?,
-        };
-        let authority =
-            ClusterCa::generate(graph.job_id.0, wall_clock(), FleetNetwork::VALIDITY).map_err(no_identity)?;
-        Ok(FleetNetwork {
-            authority,
-            job: graph.job_id,
-            transport: Carrier::configured(configuration)?,
-            bind: SocketAddr::new(host, configuration.get(&SHUFFLE_PORT)? as u16),
-            lanes: configuration.get(&SHUFFLE_LANES)? as u8,
-            connect_timeout: configuration.get(&SHUFFLE_CONNECT_TIMEOUT)?,
-            idle_timeout: configuration.get(&SHUFFLE_IDLE_TIMEOUT)?,
-        })
-    }
-
-    fn setup(&self, worker: WorkerId) -> Result<NetworkSetup, Failure> {
-        let FleetNetwork { authority, job, transport, bind, lanes, connect_timeout, idle_timeout } = self;
-        let identity = authority.issue(worker, wall_clock(), FleetNetwork::VALIDITY).map_err(no_identity)?;
-        Ok(NetworkSetup {
-            identity,
-            job: *job,
-            transport: *transport,
-            bind: *bind,
-            lanes: *lanes,
-            connect_timeout: *connect_timeout,
-            idle_timeout: *idle_timeout,
-        })
-    }
-}
-
-fn no_identity(cause: IdentityError) -> Failure {
-    Failure::new(format!("no identity for a worker could be made: {cause}"))
 }
 
 /// Processes that run a job. They end when this is dropped, or the job has ended.
@@ -334,11 +271,6 @@ impl WorkerLink for Link {
 #[expect(clippy::disallowed_methods, reason = "the keeper of processes owns its clock")]
 fn now() -> Instant {
     Instant::now()
-}
-
-#[expect(clippy::disallowed_methods, reason = "certificates are good from now on")]
-fn wall_clock() -> SystemTime {
-    SystemTime::now()
 }
 
 #[cfg(test)]

@@ -56,7 +56,7 @@ impl WorkerProcess {
     /// If the process cannot be started.
     ///
     /// # Panics
-    /// If the setup line is more than one.
+    /// If the setup is more than one line.
     pub fn start(
         artifact: &Path,
         worker: WorkerId,
@@ -83,7 +83,7 @@ impl WorkerProcess {
             .spawn()
             .map(|child| Arc::new(Mutex::new(child)))?;
         let process = WorkerProcess { worker, line: Mutex::new(line), child: child.clone() };
-        process.write(setup_line);
+        process.send_line(setup_line);
         thread::Builder::new().name(format!("worker-{}-reports", worker.0)).spawn(move || {
             let garbled = read_reports(BufReader::new(reports), &report);
             let how = end(&mut locked(&child));
@@ -107,10 +107,16 @@ impl WorkerProcess {
 
     /// Hands over a message, without waiting for what it does. A process that has ended has said so by its reports.
     pub fn send(&self, message: &ToWorker) {
-        self.write(&serde_json::to_string(message).expect("messages have a form in JSON"));
+        self.send_line(&serde_json::to_string(message).expect("messages have a form in JSON"));
     }
 
-    fn write(&self, text: &str) {
+    /// Hands over a message as the line of JSON that it is. Waits until the process has read enough of those before, for
+    /// 10 s at most; then it is given up.
+    ///
+    /// # Panics
+    /// If the text is more than one line.
+    pub fn send_line(&self, text: &str) {
+        assert!(!text.contains('\n'), "a message is one line");
         let mut line = self.line.lock().unwrap_or_else(PoisonError::into_inner);
         // With one call, so that nobody reads half a line for long.
         if let Err(cause) = line.write_all(format!("{text}\n").as_bytes()) {

@@ -1,0 +1,93 @@
+//! How the workers of one job find and trust each other: what a cluster tells each worker process about the network.
+
+use std::{
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    time::{Duration, SystemTime},
+};
+
+use millstream_dataplane::{Carrier, ClusterCa, IdentityError, NetworkSetup};
+use millstream_model::{
+    config::{
+        Configuration, SHUFFLE_BIND_HOST, SHUFFLE_CONNECT_TIMEOUT, SHUFFLE_IDLE_TIMEOUT, SHUFFLE_LANES, SHUFFLE_PORT,
+    },
+    fault::Failure,
+    id::{JobId, WorkerId},
+    job_graph::JobGraph,
+};
+
+/// How the workers of a job speak with each other: with identities of an authority that only this process has and that
+/// ends with it.
+#[derive(Debug)]
+pub struct JobNetwork {
+    authority: ClusterCa,
+    job: JobId,
+    transport: Carrier,
+    bind: SocketAddr,
+    lanes: u8,
+    connect_timeout: Duration,
+    idle_timeout: Duration,
+}
+
+impl JobNetwork {
+    /// How long certificates are good for. A process shows its own when it is connected; jobs run longer than a day, so
+    /// that late replacements find peers whose certificates are old.
+    const VALIDITY: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
+
+    /// # Errors
+    /// If the configuration has a bad value, or no keys can be made.
+    pub fn new(graph: &JobGraph) -> Result<JobNetwork, Failure> {
+        let configuration = &graph.configuration;
+        let authority = ClusterCa::generate(graph.job_id.0, wall_clock(), JobNetwork::VALIDITY).map_err(no_identity)?;
+        Ok(JobNetwork {
+            authority,
+            job: graph.job_id,
+            transport: Carrier::configured(configuration)?,
+            bind: bind_address(configuration)?,
+            lanes: configuration.get(&SHUFFLE_LANES)? as u8,
+            connect_timeout: configuration.get(&SHUFFLE_CONNECT_TIMEOUT)?,
+            idle_timeout: configuration.get(&SHUFFLE_IDLE_TIMEOUT)?,
+        })
+    }
+
+    /// What a worker of the job is told about the network.
+    ///
+    /// # Errors
+    /// If no keys can be made.
+    pub fn setup(&self, worker: WorkerId) -> Result<NetworkSetup, Failure> {
+        let JobNetwork { authority, job, transport, bind, lanes, connect_timeout, idle_timeout } = self;
+        let identity = authority.issue(worker, wall_clock(), JobNetwork::VALIDITY).map_err(no_identity)?;
+        Ok(NetworkSetup {
+            identity,
+            job: *job,
+            transport: *transport,
+            bind: *bind,
+            lanes: *lanes,
+            connect_timeout: *connect_timeout,
+            idle_timeout: *idle_timeout,
+        })
+    }
+}
+
+fn no_identity(cause: IdentityError) -> Failure {
+    Failure::new(format!("no identity for a worker could be made: {cause}"))
+}
+
+/// Where a worker takes connections of others.
+///
+/// # Errors
+/// If the configuration has a bad value.
+pub fn bind_address(configuration: &Configuration) -> Result<SocketAddr, Failure> {
+    let host = configuration.get(&SHUFFLE_BIND_HOST)?;
+    let host: IpAddr = match host.as_str() {
+        "localhost" => Ipv4Addr::LOCALHOST.into(),
+        other => other.parse().map_err(|_| {
+            Failure::fatal(format!("{} is '{other}', which is no IP address", SHUFFLE_BIND_HOST.name()))
+        })?,
+    };
+    Ok(SocketAddr::new(host, configuration.get(&SHUFFLE_PORT)? as u16))
+}
+
+#[expect(clippy::disallowed_methods, reason = "certificates are good from now on")]
+fn wall_clock() -> SystemTime {
+    SystemTime::now()
+}
