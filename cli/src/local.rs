@@ -52,8 +52,15 @@ pub fn run(options: &Options) -> Result<Infallible> {
     let (path, arguments) = options.artifact.split_first().context("ARTIFACT is missing")?;
     let path = Path::new(path);
     Executable::read(path)?;
-    let source =
-        Command::new(plan::program(path)).args(options.dynamic()).args(arguments).env("MILLSTREAM_ROLE", "run").exec();
+    become_program(path, options.dynamic(), arguments)
+}
+
+/// Becomes a program that is an artifact, with configuration before its own arguments.
+///
+/// # Errors
+/// If it cannot be started.
+pub fn become_program(path: &Path, dynamic: Vec<OsString>, arguments: &[OsString]) -> Result<Infallible> {
+    let source = Command::new(plan::program(path)).args(dynamic).args(arguments).env("MILLSTREAM_ROLE", "run").exec();
     Err(Unstartable { path: path.to_owned(), source }.into())
 }
 

@@ -4,16 +4,24 @@
 //! | Look here for | module |
 //! |---|---|
 //! | `millstream info` | [`info`]: reads the file ([`executable`]), asks its `main` for the job ([`plan`]), shows both ([`graphviz`], [`json`]) |
+//! | `millstream run` | [`run`]: has a program's jobs run on a cluster |
+//! | `millstream list`, `status`, `cancel` | [`jobs`] of a cluster |
+//! | `millstream jobmanager`, `taskmanager` | [`daemon`]: the processes of a cluster |
 //! | `millstream local` | [`local`]: becomes the artifact's program, with several worker processes |
 //! | `millstream new` | [`scaffold`] |
 
+mod daemon;
 mod executable;
 mod graphviz;
 mod info;
+mod jobs;
 mod json;
 mod local;
+mod plain;
 mod plan;
+mod run;
 mod scaffold;
+mod settings;
 
 use std::process::ExitCode;
 
@@ -32,12 +40,25 @@ Exit codes:
   1  it did not work; standard error says why
   2  the command line is wrong
   3  the file is not a Millstream artifact for this machine
+  4  the job was cancelled
 `millstream local` ends with the exit code of the program.";
 
 #[derive(Subcommand)]
 enum Verb {
     /// Show what an artifact says about itself, and the job that its main() describes
     Info(info::Options),
+    /// Run an artifact's jobs on a cluster
+    Run(run::Options),
+    /// Show the jobs of a cluster
+    List(jobs::ListOptions),
+    /// Show how a job is doing
+    Status(jobs::JobOptions),
+    /// End a job
+    Cancel(jobs::JobOptions),
+    /// Be the JobManager of a cluster
+    Jobmanager(daemon::Options),
+    /// Be a TaskManager of a cluster
+    Taskmanager(daemon::Options),
     /// Run an artifact on this machine, in several worker processes
     Local(local::Options),
     /// Start a crate for a job of your own, in a new folder
@@ -61,6 +82,12 @@ fn main() -> ExitCode {
     }
     let done = match Command::parse().verb {
         Verb::Info(options) => info::run(&options),
+        Verb::Run(options) => run::run(&options),
+        Verb::List(options) => jobs::list(&options),
+        Verb::Status(options) => jobs::job_status(&options),
+        Verb::Cancel(options) => jobs::cancel(&options),
+        Verb::Jobmanager(options) => daemon::jobmanager(&options),
+        Verb::Taskmanager(options) => daemon::taskmanager(&options),
         Verb::Local(options) => local::run(&options).map(|never| match never {}),
         Verb::New(options) => scaffold::run(&options),
         Verb::ConfigDocs => show(&millstream::model::config::reference::reference_markdown()),
@@ -69,7 +96,7 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("error: {error:#}");
-            ExitCode::from(exit_code(&error))
+            error.downcast_ref().map_or_else(|| ExitCode::from(exit_code(&error)), run::exit_code)
         }
     }
 }

@@ -7,7 +7,7 @@ use serde_json::Value;
 use super::{Tree, Verdict};
 
 /// A crate, and those of the workspace that it may name.
-const ARROWS: [(&str, &[&str]); 14] = [
+const ARROWS: [(&str, &[&str]); 16] = [
     ("millstream-model", &[]),
     ("millstream-derive", &[]),
     ("millstream-macros", &[]),
@@ -36,6 +36,9 @@ const ARROWS: [(&str, &[&str]); 14] = [
             "macros",
         ],
     ),
+    ("millstream-client", &["model"]),
+    // The processes of a cluster; see docs/decisions/0012.
+    ("millstream-cluster", &["millstream", "client", "controlplane", "providers", "slots", "storage", "model"]),
     ("xtask", &[]),
 ];
 

@@ -13,6 +13,25 @@ group! {
     /// The address of the JobManager, for TaskManagers and clients.
     JOBMANAGER_ADDRESS: Option<String> = Key::optional("jobmanager.rpc.address");
 
+    /// The port of the JobManager for TaskManagers. `0` takes any free one.
+    JOBMANAGER_PORT: u16 = Key::new("jobmanager.rpc.port", "6123");
+
+    /// The address that the JobManager's port for TaskManagers binds to; without it, `jobmanager.rpc.address`, or
+    /// `localhost`.
+    JOBMANAGER_BIND_HOST: Option<String> = Key::optional("jobmanager.bind-host");
+
+    /// How often a JobManager and its TaskManagers show each other that they live. Flink's default is 10 s.
+    HEARTBEAT_INTERVAL: Duration = Key::new("heartbeat.interval", "1 s").at_least("10 ms");
+
+    /// A JobManager or TaskManager that has been silent for so long is taken for gone. Flink's default is 50 s.
+    HEARTBEAT_TIMEOUT: Duration = Key::new("heartbeat.timeout", "5 s").at_least("50 ms");
+
+    /// Whether a job's slots are spread over all TaskManagers, instead of over as few as possible.
+    EVENLY_SPREAD_OUT_SLOTS: bool = Key::new("cluster.evenly-spread-out-slots", "false");
+
+    /// The directory for files that do not outlive their process, artifacts above all; without it, the system's.
+    TEMPORARY_DIRECTORY: Option<String> = Key::optional("io.tmp.dirs").aliases(&["taskmanager.tmp.dirs"]);
+
     /// The address of the REST interface: the server binds to it, clients connect to it. Any address that is not a
     /// loopback needs TLS and authentication. Flink has no default here.
     REST_ADDRESS: String = Key::new("rest.address", "localhost");

@@ -1,0 +1,129 @@
+# What the scripts beside this one share. Sourced, not run.
+#
+#   MILLSTREAM_HOME      the folder with bin/ and conf/
+#   MILLSTREAM_CONF_DIR  config.yaml, masters, workers
+#   MILLSTREAM_BIN       the program `millstream`
+#   MILLSTREAM_LOG_DIR   logs; MILLSTREAM_PID_DIR: which processes run
+
+MILLSTREAM_HOME=${MILLSTREAM_HOME:-$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd -P)}
+export MILLSTREAM_CONF_DIR=${MILLSTREAM_CONF_DIR:-$MILLSTREAM_HOME/conf}
+MILLSTREAM_LOG_DIR=${MILLSTREAM_LOG_DIR:-$MILLSTREAM_HOME/log}
+MILLSTREAM_PID_DIR=${MILLSTREAM_PID_DIR:-${TMPDIR:-/tmp}/millstream-$(id -u)}
+
+die() {
+  echo "error: $*" >&2
+  exit 1
+}
+
+# The program: named, installed beside this file, or built here.
+find_program() {
+  local place
+  for place in "${MILLSTREAM_BIN:-}" "$MILLSTREAM_HOME/bin/millstream" \
+    "${CARGO_TARGET_DIR:-$MILLSTREAM_HOME/target}/release/millstream"; do
+    if [[ -n $place && -x $place ]]; then
+      MILLSTREAM_BIN=$place
+      return
+    fi
+  done
+  die "the program 'millstream' is neither in $MILLSTREAM_HOME/bin nor built (cargo build --release -p millstream-cli);" \
+    "MILLSTREAM_BIN can name it"
+}
+
+# Lines of a file without comments and blanks.
+hosts_in() {
+  [[ -r $1 ]] || return 0
+  sed -e 's/#.*//' -e 's/[[:space:]]//g' "$1" | grep -v '^$' || true
+}
+
+is_local() {
+  [[ $1 == localhost || $1 == 127.0.0.1 || $1 == ::1 || $1 == "$(uname -n)" ]]
+}
+
+# The processes of a kind that were started here and still run, one per line, oldest first. What has ended is forgotten.
+running() {
+  local file=$MILLSTREAM_PID_DIR/$1.pid pid started kept=''
+  [[ -r $file ]] || return 0
+  while read -r pid started; do
+    if [[ -n $pid && $(start_time "$pid") == "$started" ]]; then
+      kept+="$pid $started"$'\n'
+    fi
+  done <"$file"
+  printf '%s' "$kept" >"$file"
+  printf '%s' "$kept"
+}
+
+# When a process was started, in the kernel's count: ids of processes are used again, and this tells them apart.
+start_time() {
+  local stat
+  stat=$(cat "/proc/$1/stat" 2>/dev/null) || return 0
+  # The name, in parentheses, may have blanks.
+  set -- ${stat##*) }
+  echo "${20}"
+}
+
+# Moves a log out of the way: log.1 is the last one, log.5 the oldest that is kept.
+keep_older() {
+  local number
+  for number in 4 3 2 1; do
+    [[ ! -e $1.$number ]] || mv "$1.$number" "$1.$((number + 1))"
+  done
+  [[ ! -e $1 ]] || mv "$1" "$1.1"
+}
+
+# Starts a process of a kind in the background and waits until it says that it is ready.
+start() {
+  local kind=$1 log pid tries
+  shift
+  find_program
+  mkdir -p "$MILLSTREAM_LOG_DIR" "$MILLSTREAM_PID_DIR"
+  chmod 700 "$MILLSTREAM_PID_DIR"
+  local number
+  number=$(running "$kind" | wc -l)
+  log=$MILLSTREAM_LOG_DIR/millstream-$(id -un)-$kind-$number-$(uname -n).log
+  keep_older "$log"
+  (cd "$MILLSTREAM_HOME" && exec setsid "$MILLSTREAM_BIN" "$kind" "$@" >"$log" 2>&1 </dev/null) &
+  pid=$!
+  for ((tries = 0; tries < 1000; tries++)); do
+    if grep -qE '^(JobManager: clients|TaskManager: registered)' "$log" 2>/dev/null; then
+      echo "$pid $(start_time "$pid")" >>"$MILLSTREAM_PID_DIR/$kind.pid"
+      echo "Started $kind, process $pid; its log is $log"
+      return
+    fi
+    kill -0 "$pid" 2>/dev/null || die "the $kind has ended at once:"$'\n'"$(tail -n 5 "$log")"
+    # A TaskManager may be told to wait for a JobManager that comes later.
+    if [[ $kind == taskmanager && $tries -ge 200 ]]; then
+      echo "$pid $(start_time "$pid")" >>"$MILLSTREAM_PID_DIR/$kind.pid"
+      echo "Started $kind, process $pid; it waits for its JobManager, see $log"
+      return
+    fi
+    sleep 0.01
+  done
+  kill "$pid" 2>/dev/null
+  die "the $kind has not become ready within 10 s; see $log"
+}
+
+# Ends processes of a kind: the newest, or all.
+stop() {
+  local kind=$1 which=$2 pids pid rest tries
+  pids=$(running "$kind" | cut -d' ' -f1)
+  [[ $which == all ]] || pids=$(tail -n 1 <<<"$pids")
+  if [[ -z $pids ]]; then
+    echo "No $kind runs here."
+    return
+  fi
+  for pid in $pids; do
+    kill "$pid" 2>/dev/null || true
+  done
+  for pid in $pids; do
+    for ((tries = 0; tries < 1000; tries++)); do
+      kill -0 "$pid" 2>/dev/null || break
+      sleep 0.01
+    done
+    if kill -0 "$pid" 2>/dev/null; then
+      echo "The $kind $pid does not end; it is killed." >&2
+      kill -9 "$pid" 2>/dev/null || true
+    fi
+    echo "Stopped $kind, process $pid"
+  done
+  running "$kind" >/dev/null
+}

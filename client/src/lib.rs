@@ -1,0 +1,16 @@
+//! Speaks with a JobManager over gRPC: what `millstream run` and its neighbours are made with, and what programs may use.
+//!
+//! ```text
+//!  proto/millstream/v1/*.proto ──generated, checked in──► proto ──► Client
+//! ```
+//! | Look here for | module |
+//! |---|---|
+//! | a connection to a JobManager | [`client`] |
+//! | messages and services, as they are on the wire | [`proto`] |
+//! | from the engine's words to theirs and back | [`convert`] |
+
+pub mod client;
+pub mod convert;
+pub mod proto;
+
+pub use client::{Client, ClientError, Watch};

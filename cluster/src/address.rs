@@ -1,0 +1,76 @@
+//! Where ports are opened. Whoever reaches one can have code run here, so that is this machine only, unless the user insists.
+
+use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
+
+use millstream_model::{
+    config::{Configuration, SECURITY_INSECURE},
+    fault::Failure,
+};
+use tokio::net::TcpListener;
+
+/// Opens a port at `host`, which `key` names.
+///
+/// # Errors
+/// If others could reach it and nobody has said that they may, or it cannot be had.
+pub(crate) async fn listen(
+    host: &str,
+    port: u16,
+    keys: &str,
+    configuration: &Configuration,
+) -> Result<TcpListener, Failure> {
+    let address = resolve(host, port, keys)?;
+    if !address.ip().is_loopback() {
+        if !configuration.get(&SECURITY_INSECURE)? {
+            return Err(Failure::fatal(format!(
+                "{address} ({keys}) can be reached from other machines, and whoever reaches it can run any code here: \
+                 there is no TLS and no authentication on this port yet. Use a loopback address, or set {} to true if \
+                 the network keeps others out",
+                SECURITY_INSECURE.name()
+            )));
+        }
+        tracing::warn!(%address, "whoever reaches this port can run any code here: security.insecure is set");
+    }
+    TcpListener::bind(address).await.map_err(|cause| {
+        let hint = if cause.kind() == std::io::ErrorKind::AddrInUse {
+            "; another process has it: is a cluster running already (bin/stop-cluster.sh)?"
+        } else {
+            ""
+        };
+        Failure::fatal(format!("cannot open port {address} ({keys}): {cause}{hint}"))
+    })
+}
+
+fn resolve(host: &str, port: u16, keys: &str) -> Result<SocketAddr, Failure> {
+    if let Ok(ip) = host.parse::<IpAddr>() {
+        return Ok(SocketAddr::new(ip, port));
+    }
+    let found = (host, port).to_socket_addrs();
+    let mut found = found.map_err(|cause| Failure::fatal(format!("cannot find '{host}' ({keys}): {cause}")))?;
+    // `localhost` may have two; everybody can reach the older one.
+    let all: Vec<SocketAddr> = found.by_ref().collect();
+    let best = all.iter().find(|address| address.is_ipv4()).or(all.first());
+    best.copied().ok_or_else(|| Failure::fatal(format!("'{host}' ({keys}) has no address")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn other_machines_are_kept_out_unless_the_user_insists() {
+        let mut configuration = Configuration::new();
+        let refused = listen("0.0.0.0", 0, "rest.address", &configuration).await.unwrap_err();
+        assert!(refused.message.contains("rest.address") && refused.message.contains("security.insecure"), "{refused}");
+        configuration.set(&SECURITY_INSECURE, true);
+        listen("0.0.0.0", 0, "rest.address", &configuration).await.unwrap();
+        listen("localhost", 0, "rest.address", &Configuration::new()).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_port_in_use_is_an_error_with_a_hint() {
+        let first = listen("127.0.0.1", 0, "rest.port", &Configuration::new()).await.unwrap();
+        let port = first.local_addr().unwrap().port();
+        let second = listen("127.0.0.1", port, "rest.port", &Configuration::new()).await.unwrap_err();
+        assert!(second.message.contains("another process has it"), "{second}");
+    }
+}

@@ -1,0 +1,410 @@
+//! All that a JobManager knows: its jobs, its TaskManagers, and who holds which slots.
+
+use std::{
+    collections::{BTreeMap, HashMap, HashSet},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::Ordering},
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use crossbeam_channel::unbounded;
+use millstream::{
+    leadership::{Leadership, checkpoint_dir},
+    worker_network::JobNetwork,
+    worker_process::WorkerSetup,
+};
+use millstream_client::proto::v1::{self, ToTaskManager, to_task_manager::Body};
+use millstream_controlplane::{JobHandle, JobMaster, JobMasterConfig};
+use millstream_model::{
+    config::Configuration,
+    fault::Failure,
+    id::{AllocationId, JobId, TaskManagerId, WorkerId},
+    job_graph::JobGraph,
+    message::{FromWorker, Report},
+};
+use millstream_slots::{SlotManager, SlotRequest, Spread};
+
+use super::{
+    accepted::AcceptedJobs,
+    job::{Job, Link, Outbox},
+};
+use crate::random_id;
+
+/// Ended jobs beyond these are forgotten, the oldest first.
+const ENDED_JOBS_MAX: usize = 1000;
+/// After the first worker of a job that ended before it was ready.
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
+const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+
+/// The cluster. Cheap to clone.
+#[derive(Clone)]
+pub(super) struct Cluster {
+    leadership: Arc<Leadership>,
+    accepted: Arc<AcceptedJobs>,
+    /// What jobs are configured with that do not say otherwise.
+    configuration: Arc<Configuration>,
+    state: Arc<Mutex<State>>,
+}
+
+struct State {
+    jobs: BTreeMap<JobId, Job>,
+    task_managers: BTreeMap<TaskManagerId, Connected>,
+    slots: SlotManager,
+    allocations: HashMap<AllocationId, Worker>,
+}
+
+/// A TaskManager that is there.
+struct Connected {
+    address: String,
+    outbox: Outbox,
+}
+
+/// What holds slots.
+struct Worker {
+    job: JobId,
+    worker: WorkerId,
+    task_manager: TaskManagerId,
+    slots: u32,
+    is_ready: bool,
+}
+
+/// Why a job is not taken.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum SubmissionRefused {
+    #[error("there is a job {0} already; give the new run another pipeline.jobid")]
+    Known(JobId),
+    #[error("the job cannot be started: {0}")]
+    Failed(#[from] Failure),
+}
+
+impl Cluster {
+    pub(super) fn new(
+        leadership: Leadership,
+        accepted: AcceptedJobs,
+        configuration: Configuration,
+        spread: Spread,
+    ) -> Cluster {
+        let state = State {
+            jobs: BTreeMap::new(),
+            task_managers: BTreeMap::new(),
+            slots: SlotManager::new(spread),
+            allocations: HashMap::new(),
+        };
+        Cluster {
+            leadership: Arc::new(leadership),
+            accepted: Arc::new(accepted),
+            configuration: Arc::new(configuration),
+            state: Arc::new(Mutex::new(state)),
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Accepts a job with an artifact that is there. Writes files.
+    pub(super) fn submit(&self, graph: JobGraph, sha256: String) -> Result<(), SubmissionRefused> {
+        let id = graph.job_id;
+        if self.with_job(id, |_| ()).is_some() {
+            return Err(SubmissionRefused::Known(id));
+        }
+        self.accepted.store(&graph)?;
+        let started = self.start(graph, sha256);
+        if matches!(started, Err(SubmissionRefused::Failed(_))) {
+            self.accepted.forget(id);
+        }
+        started
+    }
+
+    /// Takes up the jobs that an earlier JobManager has accepted and not brought to their end. Returns the artifacts that
+    /// they need. Reads files.
+    ///
+    /// # Errors
+    /// If they cannot be read.
+    pub(super) fn recover(&self) -> Result<HashSet<String>, Failure> {
+        let mut needed = HashSet::new();
+        for graph in self.accepted.all()? {
+            let id = graph.job_id;
+            let Leadership { store, epoch, .. } = &*self.leadership;
+            let record = store.load(*epoch, id).map_err(|error| Failure::fatal(error.to_string()))?;
+            if record.is_some_and(|(record, _)| record.result.is_some()) {
+                // It ended with the JobManager that had just not forgotten it yet.
+                self.accepted.forget(id);
+                continue;
+            }
+            let sha256 = graph.artifact.as_ref().map(|artifact| artifact.sha256.clone()).unwrap_or_default();
+            tracing::info!(job = %id, name = graph.name, "a job of an earlier JobManager is taken up");
+            needed.insert(sha256.clone());
+            self.start(graph, sha256).map_err(|refused| Failure::fatal(refused.to_string()))?;
+        }
+        Ok(needed)
+    }
+
+    fn start(&self, mut graph: JobGraph, sha256: String) -> Result<(), SubmissionRefused> {
+        let id = graph.job_id;
+        let mut configuration = (*self.configuration).clone();
+        configuration.merge(&graph.configuration);
+        graph.configuration = configuration;
+        let network = JobNetwork::new(&graph)?;
+        let checkpoint_dir = checkpoint_dir(&graph.configuration)?;
+        let (report_sender, reports) = unbounded();
+        let (joining_sender, joining) = unbounded();
+        let mut state = self.lock();
+        if state.jobs.contains_key(&id) {
+            return Err(SubmissionRefused::Known(id));
+        }
+        let handle = JobMaster::start(JobMasterConfig {
+            graph: graph.clone(),
+            workers: Vec::new(),
+            joining,
+            reports,
+            store: self.leadership.store.clone(),
+            checkpoint_dir,
+            epoch: self.leadership.epoch,
+        });
+        tracing::info!(job = %id, name = graph.name, "a job is submitted");
+        let job = Job::new(&graph, handle.clone(), report_sender, joining_sender, network, sha256, wall_millis());
+        state.slots.require(id, job.required_slots);
+        state.jobs.insert(id, job);
+        state.match_slots();
+        drop(state);
+        self.watch(handle);
+        Ok(())
+    }
+
+    /// Has the cluster know when a job has ended. Its wait blocks, so it has a thread.
+    fn watch(&self, handle: JobHandle) {
+        let cluster = self.clone();
+        let waiting = handle.clone();
+        let wait = move || {
+            let outcome = waiting.wait();
+            // Of one that was taken over by another leader, the result is to come.
+            if outcome.status.is_terminal() {
+                cluster.accepted.forget(waiting.job());
+            }
+            cluster.on_job_ended(waiting.job());
+        };
+        if let Err(cause) = std::thread::Builder::new().name("job-end".to_owned()).spawn(wait) {
+            tracing::error!(job = %handle.job(), %cause, "no thread to wait for a job: it is cancelled");
+            handle.cancel();
+        }
+    }
+
+    fn on_job_ended(&self, id: JobId) {
+        let mut state = self.lock();
+        state.slots.require(id, 0);
+        if let Some(job) = state.jobs.get(&id) {
+            job.is_over.store(true, Ordering::SeqCst);
+        }
+        for (allocation, worker) in &state.allocations {
+            if worker.job == id {
+                state.send(
+                    worker.task_manager,
+                    Body::Release(v1::SlotRelease { allocation_id: allocation.to_string() }),
+                );
+            }
+        }
+        if let Some(job) = state.jobs.get_mut(&id) {
+            job.end_time_millis = wall_millis();
+            job.trouble = None;
+            job.ended.send_replace(true);
+        }
+        let ended = state.jobs.values().filter(|job| job.has_ended());
+        let mut ended: Vec<(i64, JobId)> = ended.map(|job| (job.end_time_millis, job.handle.job())).collect();
+        ended.sort_unstable();
+        for (_, forgotten) in ended.iter().rev().skip(ENDED_JOBS_MAX) {
+            state.jobs.remove(forgotten);
+        }
+    }
+
+    /// Does something with a job that is known.
+    pub(super) fn with_job<R>(&self, id: JobId, ask: impl FnOnce(&Job) -> R) -> Option<R> {
+        self.lock().jobs.get(&id).map(ask)
+    }
+
+    /// All jobs, oldest first.
+    pub(super) fn jobs(&self) -> Vec<v1::Job> {
+        let state = self.lock();
+        let mut jobs: Vec<v1::Job> = state.jobs.values().map(Job::describe).collect();
+        jobs.sort_by_key(|job| job.start_time_millis);
+        jobs
+    }
+
+    pub(super) fn task_managers(&self) -> Vec<v1::TaskManager> {
+        let state = self.lock();
+        let described = state.slots.task_managers().map(|(id, count)| v1::TaskManager {
+            id: id.to_string(),
+            address: state.task_managers.get(&id).map(|known| known.address.clone()).unwrap_or_default(),
+            slots: count.total,
+            free_slots: count.free,
+        });
+        described.collect()
+    }
+
+    /// A TaskManager is there.
+    pub(super) fn on_registered(&self, id: TaskManagerId, address: String, slots: u32, outbox: Outbox) -> bool {
+        let mut state = self.lock();
+        if state.task_managers.contains_key(&id) {
+            return false;
+        }
+        tracing::info!(task_manager = %id, address, slots, "a TaskManager has registered");
+        state.task_managers.insert(id, Connected { address, outbox });
+        state.slots.on_registered(id, slots);
+        state.match_slots();
+        true
+    }
+
+    /// A TaskManager is gone, and all that it ran.
+    pub(super) fn on_gone(&self, id: TaskManagerId, why: &str) {
+        let mut state = self.lock();
+        let Some(connected) = state.task_managers.remove(&id) else { return };
+        tracing::warn!(task_manager = %id, address = connected.address, why, "a TaskManager is gone");
+        for (allocation, _) in state.slots.on_gone(id) {
+            let why = format!("its TaskManager at {} is gone: {why}", connected.address);
+            state.lose_worker(allocation, &why);
+        }
+        state.match_slots();
+    }
+
+    /// A worker has said something.
+    pub(super) fn on_report(&self, from: TaskManagerId, allocation: AllocationId, message: FromWorker) {
+        let mut state = self.lock();
+        let state = &mut *state;
+        let Some(worker) = state.allocations.get_mut(&allocation) else { return };
+        if worker.task_manager != from || worker.worker != message.worker {
+            tracing::warn!(%allocation, task_manager = %from, "a report about another's worker is dropped");
+            return;
+        }
+        let Some(job) = state.jobs.get_mut(&worker.job) else { return };
+        if let Report::Registered { slots, shuffle_address } = message.report {
+            let Some(connected) = state.task_managers.get(&from) else { return };
+            worker.is_ready = true;
+            job.still_births = 0;
+            job.trouble = None;
+            let link = Link {
+                job: worker.job,
+                worker: worker.worker,
+                slots: slots.min(worker.slots),
+                shuffle_address,
+                allocation,
+                outbox: connected.outbox.clone(),
+                is_over: job.is_over.clone(),
+            };
+            // A job that has ended does not take it, and its slots are released.
+            let _ = job.joining.send(Box::new(link));
+        }
+        let _ = job.reports.send(message);
+    }
+
+    /// An allocation holds nothing any more.
+    pub(super) fn on_freed(&self, from: TaskManagerId, allocation: AllocationId, why: &str) {
+        let mut state = self.lock();
+        if state.slots.on_freed(from, allocation).is_none() {
+            return;
+        }
+        let pause = state.lose_worker(allocation, why);
+        match pause {
+            None => state.match_slots(),
+            Some((job, pause)) => {
+                // Nothing is asked for it meanwhile; others are not kept waiting.
+                state.slots.require(job, 0);
+                state.match_slots();
+                let cluster = self.clone();
+                tokio::spawn(async move {
+                    tokio::time::sleep(pause).await;
+                    cluster.require_again(job);
+                });
+            }
+        }
+    }
+
+    fn require_again(&self, id: JobId) {
+        let mut state = self.lock();
+        let required =
+            state.jobs.get(&id).filter(|job| !job.is_over.load(Ordering::SeqCst)).map(|job| job.required_slots);
+        if let Some(required) = required {
+            state.slots.require(id, required);
+            state.match_slots();
+        }
+    }
+
+    /// Tells all jobs to end, as far as there is time.
+    pub(super) fn shut_down(&self) {
+        let state = self.lock();
+        for job in state.jobs.values().filter(|job| !job.has_ended()) {
+            tracing::warn!(job = %job.handle.job(), name = job.name, "the JobManager ends, and with it this job");
+        }
+    }
+}
+
+impl State {
+    fn send(&self, task_manager: TaskManagerId, body: Body) {
+        if let Some(connected) = self.task_managers.get(&task_manager) {
+            // One that is gone has its end told by its connection.
+            let _ = connected.outbox.send(Ok(ToTaskManager { body: Some(body) }));
+        }
+    }
+
+    /// Gives free slots to jobs that miss some.
+    fn match_slots(&mut self) {
+        for SlotRequest { task_manager, id, allocation } in self.slots.allocate(new_id) {
+            let Some(job) = self.jobs.get_mut(&allocation.job) else { continue };
+            let worker = WorkerId(job.next_worker);
+            job.next_worker += 1;
+            let network = match job.network.setup(worker) {
+                Ok(network) => network,
+                Err(failure) => {
+                    tracing::error!(job = %allocation.job, %failure, "a worker cannot be set up");
+                    job.trouble = Some(failure.to_string());
+                    self.slots.on_freed(task_manager, id);
+                    continue;
+                }
+            };
+            let setup = WorkerSetup { worker, slots: allocation.slots, network: Some(network) };
+            let request = v1::SlotRequest {
+                allocation_id: id.to_string(),
+                job_id: allocation.job.to_string(),
+                slots: allocation.slots,
+                sha256: job.sha256.clone(),
+                setup: setup.to_line(),
+            };
+            let slots = allocation.slots;
+            self.allocations.insert(id, Worker { job: allocation.job, worker, task_manager, slots, is_ready: false });
+            self.send(task_manager, Body::Request(request));
+        }
+        for (job, missing) in self.slots.missing() {
+            tracing::info!(%job, missing, "a job waits for slots");
+        }
+    }
+
+    /// Tells a job that a worker of it is gone. How long to wait before it gets another, if the reason seems to be the
+    /// job's own.
+    fn lose_worker(&mut self, allocation: AllocationId, why: &str) -> Option<(JobId, Duration)> {
+        let lost = self.allocations.remove(&allocation)?;
+        let job = self.jobs.get_mut(&lost.job)?;
+        let failure = Failure::new(why);
+        // A job that has ended does not hear it.
+        let _ = job.reports.send(FromWorker { worker: lost.worker, report: Report::WorkerFailed { failure } });
+        if job.is_over.load(Ordering::SeqCst) {
+            // Its end comes by another way, and may be late.
+            self.slots.require(lost.job, 0);
+            return None;
+        }
+        if lost.is_ready {
+            return None;
+        }
+        job.trouble = Some(format!("a worker could not be started: {why}"));
+        let pause = FIRST_PAUSE.saturating_mul(1 << job.still_births.min(16)).min(LONGEST_PAUSE);
+        job.still_births += 1;
+        Some((lost.job, pause))
+    }
+}
+
+/// An id that nobody has used.
+fn new_id() -> AllocationId {
+    AllocationId(random_id())
+}
+
+#[expect(clippy::disallowed_methods, reason = "people are told when a job was submitted")]
+fn wall_millis() -> i64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as i64)
+}

@@ -1,0 +1,173 @@
+//! The calls of TaskManagers: each has one for as long as it lives.
+
+use std::{pin::Pin, sync::Arc, time::Duration};
+
+use millstream::artifact::ENGINE_VERSION;
+use millstream_client::proto::v1::{
+    self, FromTaskManager, ToTaskManager, from_task_manager, task_managers_server::TaskManagers, to_task_manager,
+};
+use millstream_model::{
+    id::{AllocationId, TaskManagerId},
+    message::FromWorker,
+};
+use tokio::{
+    fs::File,
+    io::AsyncReadExt,
+    sync::mpsc,
+    time::{interval, timeout},
+};
+use tokio_stream::{
+    Stream,
+    wrappers::{ReceiverStream, UnboundedReceiverStream},
+};
+use tonic::{Request, Response, Status, Streaming};
+
+use super::{cluster::Cluster, job::Outbox};
+use crate::artifacts::Artifacts;
+
+/// Of an artifact in one message.
+const CHUNK_BYTES: usize = 512 * 1024;
+/// No TaskManager has more slots: those of `taskmanager.numberOfTaskSlots`.
+const SLOTS_MAX: u32 = 32_768;
+
+/// The service.
+pub(super) struct Connections {
+    pub(super) cluster: Cluster,
+    pub(super) artifacts: Arc<Artifacts>,
+    pub(super) heartbeat_interval: Duration,
+    pub(super) heartbeat_timeout: Duration,
+}
+
+#[tonic::async_trait]
+impl TaskManagers for Connections {
+    type AttachStream = UnboundedReceiverStream<Result<ToTaskManager, Status>>;
+
+    async fn attach(
+        &self,
+        request: Request<Streaming<FromTaskManager>>,
+    ) -> Result<Response<Self::AttachStream>, Status> {
+        let mut messages = request.into_inner();
+        let first = timeout(self.heartbeat_timeout, messages.message()).await;
+        let first = first.map_err(|_| Status::deadline_exceeded("no registration has come"))??;
+        let Some(FromTaskManager { body: Some(from_task_manager::Body::Registration(registration)) }) = first else {
+            return Err(Status::invalid_argument("the first message of a TaskManager is its registration"));
+        };
+        let id = check(&registration)?;
+        let (outbox, messages_out) = mpsc::unbounded_channel();
+        let registered = v1::Registered {
+            heartbeat_interval_millis: self.heartbeat_interval.as_millis() as u64,
+            heartbeat_timeout_millis: self.heartbeat_timeout.as_millis() as u64,
+        };
+        // Before anything that registering leads to.
+        let _ = outbox.send(Ok(ToTaskManager { body: Some(to_task_manager::Body::Registered(registered)) }));
+        if !self.cluster.on_registered(id, registration.address, registration.slots, outbox.clone()) {
+            return Err(Status::already_exists(format!("there is a TaskManager {id} already")));
+        }
+        let attached = Attached { cluster: self.cluster.clone(), id, silence_max: self.heartbeat_timeout };
+        tokio::spawn(attached.hear(messages));
+        tokio::spawn(beat(outbox, self.heartbeat_interval));
+        Ok(Response::new(UnboundedReceiverStream::new(messages_out)))
+    }
+
+    type DownloadArtifactStream = Pin<Box<dyn Stream<Item = Result<v1::DownloadArtifactResponse, Status>> + Send>>;
+
+    async fn download_artifact(
+        &self,
+        request: Request<v1::DownloadArtifactRequest>,
+    ) -> Result<Response<Self::DownloadArtifactStream>, Status> {
+        let sha256 = request.into_inner().sha256;
+        let path = self.artifacts.find(&sha256);
+        let path = path.ok_or_else(|| Status::not_found(format!("there is no artifact {sha256}")))?;
+        let unreadable = |cause| Status::internal(format!("artifact {sha256} cannot be read: {cause}"));
+        let mut file = File::open(path).await.map_err(unreadable)?;
+        let (chunks, stream) = mpsc::channel(4);
+        tokio::spawn(async move {
+            loop {
+                let mut chunk = vec![0; CHUNK_BYTES];
+                let message = match file.read(&mut chunk).await {
+                    Ok(0) => return,
+                    Ok(length) => {
+                        chunk.truncate(length);
+                        Ok(v1::DownloadArtifactResponse { chunk })
+                    }
+                    Err(cause) => Err(Status::internal(format!("the artifact cannot be read: {cause}"))),
+                };
+                if chunks.send(message).await.is_err() {
+                    return; // nobody wants it any more
+                }
+            }
+        });
+        Ok(Response::new(Box::pin(ReceiverStream::new(stream))))
+    }
+}
+
+fn check(registration: &v1::Registration) -> Result<TaskManagerId, Status> {
+    let v1::Registration { task_manager_id, slots, version, .. } = registration;
+    let id = task_manager_id.parse().map_err(|cause| Status::invalid_argument(format!("task_manager_id: {cause}")))?;
+    if !(1..=SLOTS_MAX).contains(slots) {
+        return Err(Status::invalid_argument(format!(
+            "a TaskManager with {slots} slots: 1 to {SLOTS_MAX} are possible"
+        )));
+    }
+    if version != ENGINE_VERSION {
+        return Err(Status::failed_precondition(format!(
+            "the TaskManager is of Millstream {version} and the JobManager of {ENGINE_VERSION}: use one version"
+        )));
+    }
+    Ok(id)
+}
+
+/// Shows a TaskManager that this process lives.
+async fn beat(outbox: Outbox, every: Duration) {
+    let mut beats = interval(every);
+    loop {
+        beats.tick().await;
+        let beat = to_task_manager::Body::Heartbeat(v1::Heartbeat {});
+        if outbox.send(Ok(ToTaskManager { body: Some(beat) })).is_err() {
+            return;
+        }
+    }
+}
+
+/// A TaskManager that has registered.
+struct Attached {
+    cluster: Cluster,
+    id: TaskManagerId,
+    silence_max: Duration,
+}
+
+impl Attached {
+    /// Listens until it is gone.
+    async fn hear(self, mut messages: Streaming<FromTaskManager>) {
+        let why = loop {
+            match timeout(self.silence_max, messages.message()).await {
+                Ok(Ok(Some(FromTaskManager { body }))) => match body.map_or(Ok(()), |body| self.on_message(body)) {
+                    Ok(()) => {}
+                    Err(malformed) => break malformed,
+                },
+                Ok(Ok(None)) => break "it has ended".to_owned(),
+                Ok(Err(status)) => break format!("its connection was lost: {}", status.message()),
+                Err(_) => break format!("it has been silent for {:?} (heartbeat.timeout)", self.silence_max),
+            }
+        };
+        self.cluster.on_gone(self.id, &why);
+    }
+
+    fn on_message(&self, body: from_task_manager::Body) -> Result<(), String> {
+        let allocation =
+            |text: &str| text.parse::<AllocationId>().map_err(|cause| format!("it sends nonsense: {cause}"));
+        match body {
+            from_task_manager::Body::Heartbeat(_) => {}
+            from_task_manager::Body::Registration(_) => return Err("it has registered twice".to_owned()),
+            from_task_manager::Body::Report(line) => {
+                let message: FromWorker = serde_json::from_slice(&line.line)
+                    .map_err(|cause| format!("it passes on a report that cannot be read: {cause}"))?;
+                self.cluster.on_report(self.id, allocation(&line.allocation_id)?, message);
+            }
+            from_task_manager::Body::Freed(freed) => {
+                self.cluster.on_freed(self.id, allocation(&freed.allocation_id)?, &freed.why);
+            }
+        }
+        Ok(())
+    }
+}

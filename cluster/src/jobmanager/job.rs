@@ -1,0 +1,162 @@
+//! One job of the cluster: its JobMaster, and the ways of its workers' reports and of messages to them.
+
+use std::{
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+
+use crossbeam_channel::Sender;
+use millstream::worker_network::JobNetwork;
+use millstream_client::proto::v1::{self, ToTaskManager, to_task_manager::Body};
+use millstream_controlplane::{JobHandle, JobOutcome, WorkerLink};
+use millstream_model::{
+    fault::Failure,
+    id::{AllocationId, JobId, JobVertexId, WorkerId},
+    job_graph::{JobGraph, OperatorRole},
+    message::{Command, FromWorker, ToWorker},
+};
+use tokio::sync::{mpsc::UnboundedSender, watch};
+
+/// The way to a TaskManager. What is sent to one that is gone is lost; that it is gone is told by another way.
+pub(super) type Outbox = UnboundedSender<Result<ToTaskManager, tonic::Status>>;
+
+/// A job that runs or has ended.
+pub(super) struct Job {
+    pub(super) name: String,
+    pub(super) handle: JobHandle,
+    /// Where the JobMaster hears of its workers.
+    pub(super) reports: Sender<FromWorker>,
+    pub(super) joining: Sender<Box<dyn WorkerLink>>,
+    pub(super) network: JobNetwork,
+    /// Of its artifact.
+    pub(super) sha256: String,
+    pub(super) required_slots: u32,
+    /// The number of its next worker; none is used twice.
+    pub(super) next_worker: u32,
+    /// Workers in a row that ended before they were ready.
+    pub(super) still_births: u32,
+    /// Why its workers do not come up, while they do not.
+    pub(super) trouble: Option<String>,
+    pub(super) start_time_millis: i64,
+    pub(super) end_time_millis: i64,
+    /// Whether its workers were told to end: then none is replaced.
+    pub(super) is_over: Arc<AtomicBool>,
+    /// Becomes true when the job has ended.
+    pub(super) ended: watch::Sender<bool>,
+    sources: Vec<JobVertexId>,
+}
+
+impl Job {
+    #[expect(clippy::too_many_arguments, reason = "the parts of a job, put together in one place")]
+    pub(super) fn new(
+        graph: &JobGraph,
+        handle: JobHandle,
+        reports: Sender<FromWorker>,
+        joining: Sender<Box<dyn WorkerLink>>,
+        network: JobNetwork,
+        sha256: String,
+        start_time_millis: i64,
+    ) -> Job {
+        let sources = graph
+            .vertices
+            .iter()
+            .filter(|vertex| vertex.operators.first().is_some_and(|head| head.role == OperatorRole::Source));
+        Job {
+            name: graph.name.clone(),
+            handle,
+            reports,
+            joining,
+            network,
+            sha256,
+            required_slots: graph.required_slots(),
+            next_worker: 0,
+            still_births: 0,
+            trouble: None,
+            start_time_millis,
+            end_time_millis: 0,
+            is_over: Arc::default(),
+            ended: watch::Sender::new(false),
+            sources: sources.map(|vertex| vertex.id).collect(),
+        }
+    }
+
+    pub(super) fn has_ended(&self) -> bool {
+        self.end_time_millis != 0
+    }
+
+    /// How the job is doing, as clients are told.
+    pub(super) fn describe(&self) -> v1::Job {
+        let metrics = self.handle.metrics();
+        let of_sources = metrics.tasks.iter().filter(|(subtask, _)| self.sources.contains(&subtask.vertex));
+        let trouble = self.trouble.as_ref().map(Failure::new);
+        v1::Job {
+            job_id: self.handle.job().to_string(),
+            name: self.name.clone(),
+            status: v1::JobStatus::from(self.handle.status()).into(),
+            start_time_millis: self.start_time_millis,
+            end_time_millis: self.end_time_millis,
+            restarts: metrics.restarts,
+            tasks: metrics.tasks_total,
+            running_tasks: metrics.tasks_running,
+            records_read: of_sources.map(|(_, task)| task.records_in).sum(),
+            completed_checkpoints: metrics.checkpoints.completed,
+            last_failure: trouble.or(metrics.last_failure).map(v1::Failure::from),
+        }
+    }
+
+    /// What is left of it, once it has ended.
+    pub(super) fn result(&self) -> Option<v1::JobResult> {
+        self.has_ended().then(|| self.handle.outcome().map(result_of)).flatten()
+    }
+}
+
+fn result_of(outcome: JobOutcome) -> v1::JobResult {
+    let JobOutcome { status, failure, accumulators, collected, timings, .. } = outcome;
+    v1::JobResult {
+        status: v1::JobStatus::from(status).into(),
+        failure: failure.map(v1::Failure::from),
+        net_runtime_millis: timings.net_runtime.as_millis() as u64,
+        accumulators: accumulators.into_iter().collect(),
+        collected: collected.into_iter().map(v1::Collected::of).collect(),
+    }
+}
+
+/// The way of a JobMaster to a worker: through the TaskManager that has started it.
+pub(super) struct Link {
+    pub(super) job: JobId,
+    pub(super) worker: WorkerId,
+    pub(super) slots: u32,
+    pub(super) shuffle_address: Option<SocketAddr>,
+    pub(super) allocation: AllocationId,
+    pub(super) outbox: Outbox,
+    pub(super) is_over: Arc<AtomicBool>,
+}
+
+impl WorkerLink for Link {
+    fn send(&self, message: ToWorker) {
+        if matches!(message.command, Command::Shutdown) {
+            // Before the worker hears of it, or its end would have it replaced.
+            self.is_over.store(true, Ordering::SeqCst);
+        }
+        let line = serde_json::to_vec(&message).expect("messages have a form in JSON");
+        let line = v1::WorkerLine { allocation_id: self.allocation.to_string(), line };
+        if self.outbox.send(Ok(ToTaskManager { body: Some(Body::Command(line)) })).is_err() {
+            tracing::debug!(job = %self.job, worker = self.worker.0, "a message to a TaskManager that is gone");
+        }
+    }
+
+    fn worker(&self) -> WorkerId {
+        self.worker
+    }
+
+    fn slots(&self) -> u32 {
+        self.slots
+    }
+
+    fn shuffle_address(&self) -> Option<SocketAddr> {
+        self.shuffle_address
+    }
+}

@@ -1,0 +1,131 @@
+//! The JobManager: takes jobs from clients, gives them slots of TaskManagers, and runs a JobMaster for each.
+//!
+//! ```text
+//!  JobSubmission ──► submission ──┐             ┌──► job: JobMaster (a thread), its workers' links
+//!                                 ├──► Cluster ─┤
+//!  TaskManagers ──► connections ──┘   (a lock)  └──► slot_manager ──► SlotRequest ──► TaskManager
+//! ```
+//! All that is known of the cluster is behind one lock that is held for moments and never while something is waited for.
+//!
+//! | Look here for | module |
+//! |---|---|
+//! | jobs, slots and TaskManagers together | `cluster` |
+//! | one job | `job` |
+//! | jobs that outlive this process | `accepted` |
+//! | what clients may ask | `submission` |
+//! | the calls of TaskManagers | `connections` |
+
+mod accepted;
+mod cluster;
+mod connections;
+mod job;
+mod submission;
+
+use std::{net::SocketAddr, process, sync::Arc};
+
+use millstream::leadership::Leadership;
+use millstream_client::proto::{FILE_DESCRIPTOR_SET, v1};
+use millstream_model::{
+    config::{
+        Configuration, EVENLY_SPREAD_OUT_SLOTS, HEARTBEAT_INTERVAL, HEARTBEAT_TIMEOUT, JOBMANAGER_ADDRESS,
+        JOBMANAGER_BIND_HOST, JOBMANAGER_PORT, REST_ADDRESS, REST_PORT,
+    },
+    fault::Failure,
+};
+use millstream_slots::Spread;
+use tonic::transport::{Server, server::TcpIncoming};
+
+use self::{
+    accepted::{AcceptedJobs, artifacts_directory},
+    cluster::Cluster,
+    connections::Connections,
+    submission::Submission,
+};
+use crate::{address::listen, artifacts::Artifacts};
+
+/// A JobGraph may be large: collections that a program holds are in it.
+const LARGEST_REQUEST: usize = 64 << 20;
+
+/// Where a JobManager can be reached.
+#[derive(Clone, Copy, Debug)]
+pub struct Addresses {
+    /// By clients: `rest.address`, `rest.port`.
+    pub clients: SocketAddr,
+    /// By TaskManagers: `jobmanager.rpc.address`, `jobmanager.rpc.port`.
+    pub task_managers: SocketAddr,
+}
+
+/// Runs a JobManager until `stop` is there. Calls `ready` when it can be reached.
+///
+/// # Errors
+/// If it cannot start.
+pub async fn run(
+    configuration: Configuration,
+    ready: impl FnOnce(Addresses),
+    stop: impl Future<Output = ()>,
+) -> Result<(), Failure> {
+    let rest = configuration.get(&REST_ADDRESS)?;
+    let clients = listen(&rest, configuration.get(&REST_PORT)?, "rest.address, rest.port", &configuration).await?;
+    let bind = match configuration.get(&JOBMANAGER_BIND_HOST)? {
+        Some(host) => host,
+        None => configuration.get(&JOBMANAGER_ADDRESS)?.unwrap_or_else(|| "localhost".to_owned()),
+    };
+    let keys = "jobmanager.rpc.address, jobmanager.bind-host, jobmanager.rpc.port";
+    let task_managers = listen(&bind, configuration.get(&JOBMANAGER_PORT)?, keys, &configuration).await?;
+    let local = |listener: &tokio::net::TcpListener| {
+        listener.local_addr().map_err(|cause| Failure::fatal(format!("a port has no address: {cause}")))
+    };
+    let addresses = Addresses { clients: local(&clients)?, task_managers: local(&task_managers)? };
+
+    let artifacts = match artifacts_directory(&configuration)? {
+        Some(directory) => Artifacts::open_kept(directory)?,
+        None => Artifacts::open(&configuration, &format!("jobmanager-{}", process::id()))?,
+    };
+    let artifacts = Arc::new(artifacts);
+    let spread = if configuration.get(&EVENLY_SPREAD_OUT_SLOTS)? { Spread::Evenly } else { Spread::Pack };
+    let leadership = Leadership::of(&configuration)?;
+    let accepted = AcceptedJobs::open(&configuration)?;
+    let cluster = Cluster::new(leadership, accepted, configuration.clone(), spread);
+    let needed = cluster.recover()?;
+    artifacts.retain(|sha256| needed.contains(sha256));
+    let connections = Connections {
+        cluster: cluster.clone(),
+        artifacts: artifacts.clone(),
+        heartbeat_interval: configuration.get(&HEARTBEAT_INTERVAL)?,
+        heartbeat_timeout: configuration.get(&HEARTBEAT_TIMEOUT)?,
+    };
+    let submission = Submission { cluster: cluster.clone(), artifacts: artifacts.clone() };
+    let submission = v1::job_submission_server::JobSubmissionServer::new(submission)
+        .max_decoding_message_size(LARGEST_REQUEST)
+        .max_encoding_message_size(usize::MAX);
+    let connections = v1::task_managers_server::TaskManagersServer::new(connections)
+        .max_decoding_message_size(LARGEST_REQUEST)
+        .max_encoding_message_size(usize::MAX);
+    let (health, health_service) = tonic_health::server::health_reporter();
+    health.set_serving::<v1::job_submission_server::JobSubmissionServer<Submission>>().await;
+    let reflection = tonic_reflection::server::Builder::configure()
+        .register_encoded_file_descriptor_set(FILE_DESCRIPTOR_SET)
+        .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+        .build_v1()
+        .map_err(|cause| Failure::fatal(format!("the protocol's description is damaged: {cause}")))?;
+    let for_clients = Server::builder()
+        .add_service(submission)
+        .add_service(health_service)
+        .add_service(reflection)
+        .serve_with_incoming(incoming(clients));
+    let for_task_managers = Server::builder().add_service(connections).serve_with_incoming(incoming(task_managers));
+    tracing::info!(clients = %addresses.clients, task_managers = %addresses.task_managers, "the JobManager is ready");
+    ready(addresses);
+    let served = tokio::select! {
+        served = for_clients => served,
+        served = for_task_managers => served,
+        () = stop => Ok(()),
+    };
+    cluster.shut_down();
+    served.map_err(|cause| Failure::new(format!("a port of the JobManager cannot be served any more: {cause}")))
+}
+
+/// Small answers leave at once.
+fn incoming(listener: tokio::net::TcpListener) -> TcpIncoming {
+    TcpIncoming::from(listener).with_nodelay(Some(true))
+}

@@ -1,0 +1,32 @@
+//! The processes of a cluster: JobManager and TaskManagers, and how they speak with clients and with each other.
+//!
+//! ```text
+//!   client ──JobSubmission (gRPC)──►  JobManager   jobs: a JobMaster each
+//!                                        ▲  │      slot_manager: who gets which slots
+//!            TaskManagers (gRPC,         │  ▼
+//!            one call for life)     TaskManager    slot_table, artifacts
+//!                                        │  ▲
+//!                     lines of JSON      ▼  │      a worker process per job
+//!                                      worker ══ QUIC ══ worker
+//! ```
+//! What decides is elsewhere: slots in `millstream-slots`, jobs in `millstream-controlplane`. Here are sockets, processes,
+//! clocks and files.
+//!
+//! | Look here for | module |
+//! |---|---|
+//! | the JobManager | [`jobmanager`] |
+//! | a TaskManager | [`taskmanager`] |
+//! | artifacts by their hash | `artifacts` |
+//! | where a port may be opened | `address` |
+
+mod address;
+mod artifacts;
+pub mod jobmanager;
+pub mod taskmanager;
+
+/// 128 bits that nobody else has, by the randomness that the standard library seeds its hashers with. Not a secret.
+fn random_id() -> u128 {
+    use std::hash::{BuildHasher, Hasher, RandomState};
+    let half = || u128::from(RandomState::new().build_hasher().finish());
+    half() << 64 | half()
+}

@@ -1,0 +1,28 @@
+//! Artifacts from the JobManager, each once.
+
+use std::{path::PathBuf, sync::Arc};
+
+use millstream_client::proto::v1::{self, task_managers_client::TaskManagersClient};
+use tonic::transport::Channel;
+
+use crate::artifacts::Artifacts;
+
+/// The artifact's file; it is downloaded if it is not there, and checked.
+///
+/// # Errors
+/// If it cannot be had, with the reason.
+pub(super) async fn artifact(artifacts: &Arc<Artifacts>, channel: Channel, sha256: &str) -> Result<PathBuf, String> {
+    if let Some(path) = artifacts.find(sha256) {
+        return Ok(path);
+    }
+    let because = |why: &dyn std::fmt::Display| format!("the artifact {sha256} cannot be had of the JobManager: {why}");
+    let request = v1::DownloadArtifactRequest { sha256: sha256.to_owned() };
+    let answers = TaskManagersClient::new(channel).download_artifact(request).await;
+    let mut answers = answers.map_err(|status| because(&status.message()))?.into_inner();
+    let mut incoming = artifacts.begin(sha256).await.map_err(|error| because(&error))?;
+    while let Some(answer) = answers.message().await.map_err(|status| because(&status.message()))? {
+        incoming.write(&answer.chunk).await.map_err(|error| because(&error))?;
+    }
+    incoming.finish().await.map_err(|error| because(&error))?;
+    artifacts.find(sha256).ok_or_else(|| because(&"it is gone again"))
+}

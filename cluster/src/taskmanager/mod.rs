@@ -1,0 +1,306 @@
+//! A TaskManager: offers slots to a JobManager, and starts a worker process for each job that gets some.
+//!
+//! ```text
+//!   attach ──► register ──► serve ──the JobManager is gone──► workers are killed ──pause──► attach …
+//!                             │
+//!                SlotRequest ─┼─► slot_table ──► artifact (downloaded once) ──► worker process
+//!                lines        ┼─► its standard input
+//!                SlotRelease  ┴─► a moment to end, then it is killed
+//! ```
+//! The TaskManager is the truth about its slots: an allocation holds them until the worker's process has gone. What a
+//! worker ran for one JobManager is of no use to the next, until jobs are adopted: so its workers end with it.
+//!
+//! | Look here for | module |
+//! |---|---|
+//! | artifacts from the JobManager | `download` |
+//! | the worker processes | `workers` |
+
+mod download;
+mod workers;
+
+use std::{pin::pin, process, sync::Arc, time::Duration};
+
+use millstream::{artifact::ENGINE_VERSION, worker_network::bind_address, worker_process::WorkerSetup};
+use millstream_client::proto::v1::{
+    self, FromTaskManager, from_task_manager, task_managers_client::TaskManagersClient, to_task_manager,
+};
+use millstream_model::{
+    config::{Configuration, JOBMANAGER_ADDRESS, JOBMANAGER_PORT, TASK_SLOTS},
+    fault::Failure,
+    id::{AllocationId, JobId, TaskManagerId},
+};
+use millstream_slots::{Accepted, Allocation, SlotTable};
+use tokio::{
+    sync::mpsc::{self, UnboundedReceiver, UnboundedSender},
+    time::{Instant, Interval, interval, sleep, timeout},
+};
+use tokio_stream::wrappers::UnboundedReceiverStream;
+use tonic::{
+    Streaming,
+    transport::{Channel, Endpoint},
+};
+
+use self::workers::{WorkerEvent, Workers};
+use crate::artifacts::Artifacts;
+
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// Between two tries to reach the JobManager.
+const FIRST_PAUSE: Duration = Duration::from_millis(50);
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+/// How long a worker of a job that has ended may take to end.
+const GRACE: Duration = Duration::from_secs(5);
+
+type Outbox = UnboundedSender<FromTaskManager>;
+
+/// Runs a TaskManager until `stop` is there. Calls `ready` whenever it has registered.
+///
+/// # Errors
+/// If it cannot start. That the JobManager cannot be reached is no error: it is waited for.
+pub async fn run(
+    configuration: Configuration,
+    mut ready: impl FnMut(&str),
+    stop: impl Future<Output = ()>,
+) -> Result<(), Failure> {
+    let host = configuration.get(&JOBMANAGER_ADDRESS)?.unwrap_or_else(|| "localhost".to_owned());
+    let address = format!("{host}:{}", configuration.get(&JOBMANAGER_PORT)?);
+    let endpoint = Endpoint::from_shared(format!("http://{address}"))
+        .map_err(|cause| Failure::fatal(format!("{address} ({}) is no address: {cause}", JOBMANAGER_ADDRESS.name())))?;
+    let task_manager = TaskManager {
+        id: TaskManagerId(crate::random_id()),
+        address,
+        endpoint: endpoint.connect_timeout(CONNECT_TIMEOUT).tcp_nodelay(true),
+        slots: configuration.get(&TASK_SLOTS)?,
+        artifacts: Arc::new(Artifacts::open(&configuration, &format!("taskmanager-{}", process::id()))?),
+        configuration,
+    };
+    // Checked now, and not when the first job comes.
+    bind_address(&task_manager.configuration)?;
+    tokio::select! {
+        refused = task_manager.serve_forever(&mut ready) => Err(refused),
+        () = stop => Ok(()),
+    }
+}
+
+struct TaskManager {
+    id: TaskManagerId,
+    /// Of the JobManager.
+    address: String,
+    endpoint: Endpoint,
+    slots: u32,
+    artifacts: Arc<Artifacts>,
+    configuration: Configuration,
+}
+
+/// How one time with a JobManager ended.
+enum Parted {
+    /// It could not be reached.
+    Unreachable(String),
+    /// It was there, and is gone.
+    Lost(String),
+    /// It does not want this TaskManager.
+    Refused(Failure),
+}
+
+impl TaskManager {
+    /// Serves one JobManager after the other; returns why one will have none of it.
+    async fn serve_forever(mut self, ready: &mut impl FnMut(&str)) -> Failure {
+        let mut pause = FIRST_PAUSE;
+        let mut said = String::new();
+        loop {
+            match self.serve(ready).await {
+                Parted::Refused(failure) => return failure,
+                Parted::Lost(why) => {
+                    tracing::warn!(jobmanager = self.address, why, "the JobManager is gone, and all workers with it");
+                    pause = FIRST_PAUSE;
+                    said.clear();
+                }
+                Parted::Unreachable(why) if why != said => {
+                    tracing::info!(jobmanager = self.address, why, "the JobManager cannot be reached yet");
+                    said = why;
+                }
+                Parted::Unreachable(_) => {}
+            }
+            sleep(pause).await;
+            pause = (pause * 2).min(LONGEST_PAUSE);
+            // Whatever the last one may still say about it, the next one never confuses the two.
+            self.id = TaskManagerId(crate::random_id());
+        }
+    }
+
+    async fn serve(&self, ready: &mut impl FnMut(&str)) -> Parted {
+        let channel = match self.endpoint.connect().await {
+            Ok(channel) => channel,
+            Err(error) => return Parted::Unreachable(innermost(&error)),
+        };
+        let (outbox, messages) = mpsc::unbounded_channel();
+        let registration = v1::Registration {
+            task_manager_id: self.id.to_string(),
+            address: format!("{}:{}", host_name(), process::id()),
+            slots: self.slots,
+            version: ENGINE_VERSION.to_owned(),
+        };
+        let _ = outbox.send(FromTaskManager { body: Some(from_task_manager::Body::Registration(registration)) });
+        let mut calls = TaskManagersClient::new(channel.clone())
+            .max_decoding_message_size(usize::MAX)
+            .max_encoding_message_size(usize::MAX);
+        let mut answers = match calls.attach(UnboundedReceiverStream::new(messages)).await {
+            Ok(answers) => answers.into_inner(),
+            Err(status) => return parted_by(&status),
+        };
+        let registered = match timeout(CONNECT_TIMEOUT, answers.message()).await {
+            Ok(Ok(Some(v1::ToTaskManager { body: Some(to_task_manager::Body::Registered(registered)) }))) => registered,
+            Ok(Err(status)) => return parted_by(&status),
+            Ok(Ok(_)) => return Parted::Unreachable("it does not answer as a JobManager does".to_owned()),
+            Err(_) => return Parted::Unreachable("it does not answer".to_owned()),
+        };
+        tracing::info!(jobmanager = self.address, task_manager = %self.id, slots = self.slots, "registered");
+        ready(&self.address);
+        let (events, worker_events) = mpsc::unbounded_channel();
+        let session = Session {
+            table: SlotTable::new(self.slots),
+            workers: Workers::new(events),
+            artifacts: self.artifacts.clone(),
+            configuration: &self.configuration,
+            channel,
+            outbox,
+            silence_max: Duration::from_millis(registered.heartbeat_timeout_millis.max(1)),
+        };
+        let beats = interval(Duration::from_millis(registered.heartbeat_interval_millis.max(1)));
+        // Its workers are killed when it is dropped.
+        session.run(answers, worker_events, beats).await
+    }
+}
+
+fn parted_by(status: &tonic::Status) -> Parted {
+    let message = status.message().to_owned();
+    match status.code() {
+        tonic::Code::InvalidArgument | tonic::Code::FailedPrecondition | tonic::Code::Unimplemented => {
+            Parted::Refused(Failure::fatal(format!("the JobManager refuses this TaskManager: {message}")))
+        }
+        _ => Parted::Unreachable(message),
+    }
+}
+
+/// The time with one JobManager.
+struct Session<'a> {
+    table: SlotTable,
+    workers: Workers,
+    artifacts: Arc<Artifacts>,
+    configuration: &'a Configuration,
+    channel: Channel,
+    outbox: Outbox,
+    silence_max: Duration,
+}
+
+impl Session<'_> {
+    async fn run(
+        mut self,
+        mut messages: Streaming<v1::ToTaskManager>,
+        mut events: UnboundedReceiver<WorkerEvent>,
+        mut beats: Interval,
+    ) -> Parted {
+        let mut silent_until = pin!(sleep(self.silence_max));
+        loop {
+            tokio::select! {
+                message = messages.message() => match message {
+                    Ok(Some(v1::ToTaskManager { body })) => {
+                        silent_until.as_mut().reset(Instant::now() + self.silence_max);
+                        if let Some(Err(malformed)) = body.map(|body| self.on_message(body)) {
+                            return Parted::Lost(malformed);
+                        }
+                    }
+                    Ok(None) => return Parted::Lost("it has ended".to_owned()),
+                    Err(status) => return Parted::Lost(status.message().to_owned()),
+                },
+                () = silent_until.as_mut() => {
+                    return Parted::Lost(format!("it has been silent for {:?} (heartbeat.timeout)", self.silence_max));
+                }
+                event = events.recv() => if let Some(event) = event {
+                    self.on_event(event);
+                },
+                _ = beats.tick() => self.say(from_task_manager::Body::Heartbeat(v1::Heartbeat {})),
+            }
+        }
+    }
+
+    fn say(&self, body: from_task_manager::Body) {
+        // A JobManager that is gone is noticed by what comes from it, or does not.
+        let _ = self.outbox.send(FromTaskManager { body: Some(body) });
+    }
+
+    fn on_message(&mut self, body: to_task_manager::Body) -> Result<(), String> {
+        let id = |text: &str| text.parse::<AllocationId>().map_err(|cause| format!("it sends nonsense: {cause}"));
+        match body {
+            to_task_manager::Body::Registered(_) | to_task_manager::Body::Heartbeat(_) => {}
+            to_task_manager::Body::Request(request) => {
+                let id = id(&request.allocation_id)?;
+                if let Err(why) = self.on_request(id, request) {
+                    self.freed(id, why);
+                }
+            }
+            to_task_manager::Body::Command(line) => {
+                let text = String::from_utf8(line.line).ok().filter(|text| !text.contains('\n'));
+                let text = text.ok_or_else(|| "it sends a line that is no line of text".to_owned())?;
+                self.workers.send_line(id(&line.allocation_id)?, text);
+            }
+            to_task_manager::Body::Release(release) => self.workers.end(id(&release.allocation_id)?, GRACE),
+        }
+        Ok(())
+    }
+
+    /// Starts a worker; an error says why there will be none.
+    fn on_request(&mut self, id: AllocationId, request: v1::SlotRequest) -> Result<(), String> {
+        let job: JobId = request.job_id.parse().map_err(|cause| format!("{cause}"))?;
+        match self.table.request(id, Allocation { job, slots: request.slots }) {
+            Ok(Accepted::Already) => return Ok(()),
+            Ok(Accepted::New) => {}
+            Err(refused) => return Err(refused.to_string()),
+        }
+        let mut setup: WorkerSetup =
+            serde_json::from_str(&request.setup).map_err(|cause| format!("its setup cannot be read: {cause}"))?;
+        if let Some(network) = &mut setup.network {
+            network.bind = bind_address(self.configuration).map_err(|failure| failure.to_string())?;
+        }
+        tracing::info!(%job, worker = setup.worker.0, slots = request.slots, "a job gets slots");
+        let (artifacts, channel, sha256) = (self.artifacts.clone(), self.channel.clone(), request.sha256);
+        let artifact = async move { download::artifact(&artifacts, channel, &sha256).await };
+        self.workers.start(id, job, setup, artifact);
+        Ok(())
+    }
+
+    fn on_event(&mut self, event: WorkerEvent) {
+        match event {
+            WorkerEvent::Line { allocation, line } => {
+                let line = v1::WorkerLine { allocation_id: allocation.to_string(), line };
+                self.say(from_task_manager::Body::Report(line));
+            }
+            WorkerEvent::Ended { allocation, why } => {
+                self.workers.forget(allocation);
+                self.freed(allocation, why);
+            }
+        }
+    }
+
+    /// Takes slots back, and says so: whether the worker has ended, or there never was one.
+    fn freed(&mut self, id: AllocationId, why: String) {
+        if let Some(Allocation { job, slots }) = self.table.free_up(id) {
+            tracing::info!(%job, slots, why, "slots are free again");
+        }
+        let freed = v1::SlotsFreed { allocation_id: id.to_string(), why };
+        self.say(from_task_manager::Body::Freed(freed));
+    }
+}
+
+fn host_name() -> String {
+    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    name.trim().to_owned()
+}
+
+/// The cause that all others wrap.
+fn innermost(error: &dyn std::error::Error) -> String {
+    let mut cause = error;
+    while let Some(source) = cause.source() {
+        cause = source;
+    }
+    cause.to_string()
+}

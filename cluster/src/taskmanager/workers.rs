@@ -1,0 +1,119 @@
+//! The worker processes of a TaskManager. Processes are started, spoken to and waited for on threads of their own: each of
+//! that may take time, and the connection to the JobManager must not wait for it.
+
+use std::{collections::BTreeMap, path::PathBuf, thread, time::Duration};
+
+use crossbeam_channel::{Receiver, Sender, unbounded};
+use millstream::worker_process::WorkerSetup;
+use millstream_model::{
+    id::{AllocationId, JobId},
+    message::{FromWorker, Report},
+};
+use millstream_providers::process::WorkerProcess;
+use tokio::sync::mpsc::UnboundedSender;
+
+/// What a worker has to tell.
+#[derive(Debug)]
+pub(super) enum WorkerEvent {
+    /// A report, as one line of JSON.
+    Line { allocation: AllocationId, line: Vec<u8> },
+    /// Its process has gone, or could not be started. The last event of an allocation.
+    Ended { allocation: AllocationId, why: String },
+}
+
+/// The workers. They are killed when this is dropped.
+#[derive(Debug)]
+pub(super) struct Workers {
+    events: UnboundedSender<WorkerEvent>,
+    /// The way to each one's thread. Its end has the process killed.
+    lines: BTreeMap<AllocationId, Sender<String>>,
+}
+
+impl Workers {
+    pub(super) fn new(events: UnboundedSender<WorkerEvent>) -> Workers {
+        Workers { events, lines: BTreeMap::new() }
+    }
+
+    /// Starts a worker once its artifact is there. Lines for it wait until then.
+    pub(super) fn start(
+        &mut self,
+        allocation: AllocationId,
+        job: JobId,
+        setup: WorkerSetup,
+        artifact: impl Future<Output = Result<PathBuf, String>> + Send + 'static,
+    ) {
+        let (sender, lines) = unbounded();
+        self.lines.insert(allocation, sender);
+        let events = self.events.clone();
+        tokio::spawn(async move {
+            let ended = |why: String| drop(events.send(WorkerEvent::Ended { allocation, why }));
+            let path = match artifact.await {
+                Ok(path) => path,
+                Err(why) => return ended(why),
+            };
+            let own = events.clone();
+            let keep = move || keep(&path, allocation, job, &setup, &lines, &own);
+            if let Err(cause) = thread::Builder::new().name("worker-line".to_owned()).spawn(keep) {
+                ended(format!("no thread for a worker could be started: {cause}"));
+            }
+        });
+    }
+
+    /// Passes a line on. A worker that is gone has said so.
+    pub(super) fn send_line(&self, allocation: AllocationId, line: String) {
+        if let Some(lines) = self.lines.get(&allocation) {
+            let _ = lines.send(line);
+        }
+    }
+
+    /// Lets a worker that was told to end do so, and kills it after `grace`.
+    pub(super) fn end(&mut self, allocation: AllocationId, grace: Duration) {
+        if let Some(lines) = self.lines.remove(&allocation) {
+            tokio::spawn(async move {
+                tokio::time::sleep(grace).await;
+                drop(lines);
+            });
+        }
+    }
+
+    pub(super) fn forget(&mut self, allocation: AllocationId) {
+        self.lines.remove(&allocation);
+    }
+}
+
+/// Starts a worker's process and passes lines on to it, until there can be no more of them: then it is killed.
+fn keep(
+    artifact: &std::path::Path,
+    allocation: AllocationId,
+    job: JobId,
+    setup: &WorkerSetup,
+    lines: &Receiver<String>,
+    events: &UnboundedSender<WorkerEvent>,
+) {
+    let worker = setup.worker;
+    let reports = events.clone();
+    let pass_on = move |message: FromWorker| {
+        let event = match message {
+            FromWorker { report: Report::WorkerFailed { failure }, .. } => {
+                WorkerEvent::Ended { allocation, why: failure.message }
+            }
+            message => {
+                let line = serde_json::to_vec(&message).expect("reports have a form in JSON");
+                WorkerEvent::Line { allocation, line }
+            }
+        };
+        // Nobody listens when the time with the JobManager is over.
+        let _ = reports.send(event);
+    };
+    let process = match WorkerProcess::start(artifact, worker, &setup.to_line(), pass_on) {
+        Ok(process) => process,
+        Err(error) => {
+            let cause = std::error::Error::source(&error).map(ToString::to_string).unwrap_or_default();
+            let why = format!("{error}: {cause}");
+            let _ = events.send(WorkerEvent::Ended { allocation, why });
+            return;
+        }
+    };
+    tracing::info!(%job, worker = worker.0, process = process.id(), "a worker process has started");
+    lines.iter().for_each(|line| process.send_line(&line));
+}
