@@ -8,6 +8,7 @@
 //! | hosts that have nothing but a network in common | [`hosts`] |
 //! | jobs on worker processes of several hosts | [`host_workers`] |
 //! | paths between hosts that delay, lose and reorder | [`weather`] |
+//! | clusters of real processes, by the scripts in `bin/` | [`standalone`] |
 //! | what a job reads whose words are counted | [`text`] |
 //! | what a job has written and committed | [`counts`] |
 
@@ -27,6 +28,7 @@ pub mod host_workers;
 pub mod hosts;
 pub mod job_process;
 pub mod program;
+pub mod standalone;
 pub mod text;
 pub mod weather;
 pub mod worker_processes;

@@ -1,0 +1,138 @@
+//! A cluster of real processes on this machine, started and stopped by the scripts in `bin/`.
+
+use std::{
+    fs,
+    net::TcpListener,
+    path::{Path, PathBuf},
+    process::{Command, Output},
+};
+
+use crate::program::{built, succeed, workspace};
+
+/// A JobManager and its TaskManagers. They are stopped when this is dropped.
+pub struct StandaloneCluster {
+    root: tempfile::TempDir,
+    program: PathBuf,
+    rest_port: u16,
+}
+
+impl StandaloneCluster {
+    /// Starts a JobManager and TaskManagers, with more settings as `key: value`.
+    ///
+    /// # Panics
+    /// If it cannot be started.
+    pub fn start(task_managers: usize, slots: u32, settings: &[&str]) -> StandaloneCluster {
+        let root = tempfile::tempdir().expect("there is room for a folder");
+        let [rest_port, rpc_port] = free_ports();
+        let conf = root.path().join("conf");
+        fs::create_dir(&conf).expect("there is room for a folder");
+        fs::create_dir(root.path().join("tmp")).expect("there is room for a folder");
+        let more: String = settings.iter().map(|setting| format!("{setting}\n")).collect();
+        let text = format!(
+            "jobmanager.rpc.address: localhost\njobmanager.rpc.port: {rpc_port}\nrest.address: localhost\n\
+             rest.port: {rest_port}\ntaskmanager.numberOfTaskSlots: {slots}\nio.tmp.dirs: {}\n{more}",
+            root.path().join("tmp").display()
+        );
+        fs::write(conf.join("config.yaml"), text).expect("there is room for a file");
+        fs::write(conf.join("workers"), "localhost\n".repeat(task_managers)).expect("there is room for a file");
+        let cluster = StandaloneCluster { root, program: built("millstream"), rest_port };
+        cluster.run_script("start-cluster.sh", &[]);
+        cluster
+    }
+
+    /// `host:port` for clients.
+    pub fn address(&self) -> String {
+        format!("localhost:{}", self.rest_port)
+    }
+
+    pub fn program(&self) -> &Path {
+        &self.program
+    }
+
+    /// One of the scripts in `bin/`, for this cluster.
+    pub fn script(&self, name: &str) -> Command {
+        let mut command = Command::new(workspace().join("bin").join(name));
+        command
+            .env("MILLSTREAM_CONF_DIR", self.root.path().join("conf"))
+            .env("MILLSTREAM_LOG_DIR", self.root.path().join("log"))
+            .env("MILLSTREAM_PID_DIR", self.root.path().join("pid"))
+            .env("MILLSTREAM_BIN", &self.program);
+        command
+    }
+
+    /// Runs one of the scripts.
+    ///
+    /// # Panics
+    /// If it fails.
+    pub fn run_script(&self, name: &str, arguments: &[&str]) {
+        succeed(self.script(name).args(arguments));
+    }
+
+    /// The command `millstream`, which finds the cluster by its configuration.
+    pub fn client(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(&self.program);
+        command.args(arguments).env("MILLSTREAM_CONF_DIR", self.root.path().join("conf"));
+        command
+    }
+
+    /// What a client has to say.
+    ///
+    /// # Panics
+    /// If it cannot be started.
+    pub fn ask(&self, arguments: &[&str]) -> Output {
+        self.client(arguments).output().expect("the program can be started")
+    }
+
+    /// What all processes of a kind have logged; of those that were started again, since then.
+    pub fn log(&self, kind: &str) -> String {
+        let logs = fs::read_dir(self.root.path().join("log")).into_iter().flatten().flatten();
+        let mut paths: Vec<PathBuf> = logs.map(|entry| entry.path()).collect();
+        paths.sort();
+        let of_kind = paths.iter().filter(|path| {
+            path.to_string_lossy().contains(kind) && path.extension().is_some_and(|extension| extension == "log")
+        });
+        of_kind.map(|path| fs::read_to_string(path).unwrap_or_default()).collect()
+    }
+
+    /// The processes of a kind that were started, by the scripts' own record.
+    pub fn processes(&self, kind: &str) -> Vec<u32> {
+        let record = fs::read_to_string(self.root.path().join(format!("pid/{kind}.pid"))).unwrap_or_default();
+        record.lines().filter_map(|line| line.split(' ').next()?.parse().ok()).collect()
+    }
+
+    /// The worker processes that TaskManagers have started, in the order of their logs.
+    pub fn workers(&self) -> Vec<u32> {
+        let log = self.log("taskmanager");
+        let started = log.lines().filter(|line| line.contains("a worker process has started"));
+        started.filter_map(|line| line.split("process=").nth(1)?.split_whitespace().next()?.parse().ok()).collect()
+    }
+
+    /// What its processes have left in their temporary folder.
+    pub fn left_behind(&self) -> Vec<PathBuf> {
+        let left = fs::read_dir(self.root.path().join("tmp")).into_iter().flatten().flatten();
+        left.map(|entry| entry.path()).collect()
+    }
+
+    /// Stops it, as a user does.
+    ///
+    /// # Panics
+    /// If that fails.
+    pub fn stop(&self) {
+        self.run_script("stop-cluster.sh", &[]);
+    }
+}
+
+impl Drop for StandaloneCluster {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("--- JobManager\n{}\n--- TaskManagers\n{}", self.log("jobmanager"), self.log("taskmanager"));
+        }
+        let _ = self.script("stop-cluster.sh").output();
+    }
+}
+
+/// Ports that were free a moment ago. The system gives the same one again only much later.
+fn free_ports<const N: usize>() -> [u16; N] {
+    let listeners = [(); N].map(|()| TcpListener::bind("127.0.0.1:0").expect("there are free ports"));
+    listeners.map(|listener| listener.local_addr().expect("it is bound").port())
+}
