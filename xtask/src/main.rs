@@ -3,7 +3,7 @@
 //! | look here for | file |
 //! |---|---|
 //! | where build output goes, how cargo is started | `checkout` |
-//! | the word count that a newcomer runs first | `demo`, `demo/text` |
+//! | the word count that a newcomer runs first | `demo`, `demo/cluster`, `demo/text` |
 //! | which tests run in which phase, and the time each may take | `phase`, `budget` |
 //! | what `.ci/run` runs | `ci` |
 //! | which programs a benchmark compares, and the table it prints | `bench` |
