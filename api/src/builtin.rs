@@ -12,7 +12,7 @@ use crate::{
         archive::{self, Aligned, Trust},
     },
     sink::{Sink, SinkSnapshot, SinkWriter},
-    source::{Source, SourceOut, SourceReader, SourceSnapshot, SourceStatus},
+    source::{Boundedness, Source, SourceOut, SourceReader, SourceSnapshot, SourceStatus},
 };
 
 /// Appends the archive of one record with its length.
@@ -42,6 +42,10 @@ impl<T: Record> CollectionSource<T> {
 impl<T: Record> Source for CollectionSource<T> {
     type Out = T;
     type Reader = CollectionReader<T>;
+
+    fn boundedness(&self) -> Boundedness {
+        Boundedness::Bounded
+    }
 
     fn reader(self, context: &mut RuntimeContext) -> Result<CollectionReader<T>, Failure> {
         let records = Aligned::copy_of(&self.records);

@@ -25,6 +25,12 @@ pub trait Source: Serialize + DeserializeOwned + 'static {
     /// Whether [`Source::coordinator`] makes one.
     const COORDINATED: bool = false;
 
+    /// Whether the input has an end. `execution.runtime-mode` asks: `BATCH` refuses a source without one, `AUTOMATIC` is
+    /// `BATCH` if all sources have one. An input may end though its source says nothing of it.
+    fn boundedness(&self) -> Boundedness {
+        Boundedness::ContinuousUnbounded
+    }
+
     /// Makes the reader of one subtask.
     ///
     /// # Errors
@@ -38,6 +44,15 @@ pub trait Source: Serialize + DeserializeOwned + 'static {
     fn coordinator(self, _restored: Option<&[u8]>) -> Result<Box<dyn OperatorCoordinator>, Failure> {
         Err(Failure::fatal("this source has no coordinator"))
     }
+}
+
+/// Whether an input has an end; Flink's `Boundedness`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Boundedness {
+    /// It is over some time.
+    Bounded,
+    /// It may go on for ever.
+    ContinuousUnbounded,
 }
 
 /// The half of a source that turns input into records.

@@ -1,6 +1,12 @@
 //! One program, many ways to run it: the results must be equal.
 
-use millstream::prelude::*;
+use std::time::Duration;
+
+use millstream::{
+    connectors::{GeneratorSource, SocketTextSource, TextFileSource},
+    model::config::{RUNTIME_MODE, RuntimeMode},
+    prelude::*,
+};
 use millstream_tests::local;
 
 /// Words, their lengths, a union, a side output and two aggregates; everything that may be chained or exchanged.
@@ -117,8 +123,8 @@ fn a_custom_partitioner_chooses_the_subtask_by_the_key() {
 
 #[test]
 fn a_batch_gives_the_final_value_of_each_key_and_nothing_else() {
-    for parallelism in [1, 3] {
-        let env = local(&[&format!("parallelism.default={parallelism}"), "execution.runtime-mode=BATCH"]);
+    for (parallelism, mode) in [(1, "BATCH"), (3, "BATCH"), (2, "AUTOMATIC")] {
+        let env = local(&[&format!("parallelism.default={parallelism}"), &format!("execution.runtime-mode={mode}")]);
         let numbers = env.from_collection(0..1_000_u64);
         let by_rest = numbers.key_by::<u64, _>(|number| *number % 10);
         let counts = by_rest.count().collect();
@@ -130,5 +136,36 @@ fn a_batch_gives_the_final_value_of_each_key_and_nothing_else() {
         let mut largest = result.collected(&largest);
         largest.sort_unstable();
         assert_eq!(largest, (990..1_000).collect::<Vec<u64>>());
+    }
+}
+
+#[test]
+fn automatic_is_streaming_if_one_source_has_no_end_and_a_batch_refuses_it() {
+    let mode = |mode: &str, sources: &dyn Fn(&StreamExecutionEnvironment) -> DataStream<u64>| {
+        let env = local(&[&format!("execution.runtime-mode={mode}")]);
+        sources(&env).key_by::<u64, _>(|number| *number).count().discard();
+        let graph = env.job_graph("mode").map_err(|invalid| invalid.to_string())?;
+        Ok::<_, String>(graph.configuration.get(&RUNTIME_MODE).expect("a word"))
+    };
+    let ended = |env: &StreamExecutionEnvironment| env.from_source(GeneratorSource::new(Some(3), |index| index));
+    let endless = |env: &StreamExecutionEnvironment| env.from_source(GeneratorSource::new(None, |index| index));
+    let once = |env: &StreamExecutionEnvironment| {
+        env.from_source(TextFileSource::new(["nowhere"])).map(|line: &str| line.len() as u64)
+    };
+    let watching = |env: &StreamExecutionEnvironment| {
+        let source = TextFileSource::new(["nowhere"]).monitor_continuously(Duration::from_secs(1));
+        env.from_source(source).map(|line: &str| line.len() as u64)
+    };
+    let socket = |env: &StreamExecutionEnvironment| {
+        env.from_source(SocketTextSource::new("localhost", 1)).map(|line: &str| line.len() as u64)
+    };
+    let bounded = |env: &StreamExecutionEnvironment| env.from_collection(0..3_u64).union(&[&ended(env), &once(env)]);
+    assert_eq!(mode("AUTOMATIC", &bounded), Ok(RuntimeMode::Batch));
+    let unbounded: [&dyn Fn(&StreamExecutionEnvironment) -> DataStream<u64>; 3] = [&endless, &watching, &socket];
+    for source in unbounded {
+        let with_others = |env: &StreamExecutionEnvironment| bounded(env).union(&[&source(env)]);
+        assert_eq!(mode("AUTOMATIC", &with_others), Ok(RuntimeMode::Streaming));
+        let refused = mode("BATCH", &with_others).expect_err("a batch ends");
+        assert!(refused.contains("equal_results.rs:") && refused.contains("has no end"), "{refused}");
     }
 }

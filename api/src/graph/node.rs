@@ -2,6 +2,8 @@
 
 use millstream_model::job_graph::{FactoryRef, OperatorRole, Partitioning};
 
+use crate::source::Boundedness;
+
 /// An operator as the program described it.
 #[derive(Clone, Debug)]
 pub(crate) struct StreamNode {
@@ -17,6 +19,8 @@ pub(crate) struct StreamNode {
     pub(crate) chaining: Chaining,
     pub(crate) on_own_thread: bool,
     pub(crate) role: OperatorRole,
+    /// Of a source; the other operators have the end of their inputs.
+    pub(crate) boundedness: Option<Boundedness>,
     pub(crate) factory: FactoryRef,
     pub(crate) conf: Vec<u8>,
     pub(crate) coordinator: Option<FactoryRef>,

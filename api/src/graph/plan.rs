@@ -3,7 +3,9 @@
 use std::collections::HashMap;
 
 use millstream_model::{
-    config::{BadValue, Configuration, OPERATOR_CHAINING, PARALLELISM, PIPELINE_MAX_PARALLELISM},
+    config::{
+        BadValue, Configuration, OPERATOR_CHAINING, PARALLELISM, PIPELINE_MAX_PARALLELISM, RUNTIME_MODE, RuntimeMode,
+    },
     id::{JobId, JobVertexId, OperatorId},
     job_graph::{
         Codec, JobEdge, JobGraph, JobVertex, Operator, OperatorOutput, OperatorRole, OutputTarget, Partitioning,
@@ -13,7 +15,7 @@ use millstream_model::{
 use xxhash_rust::xxh3::xxh3_128;
 
 use super::node::{Chaining, NodeInput, StreamGraph, StreamNode};
-use crate::factory::encode_conf;
+use crate::{factory::encode_conf, source::Boundedness};
 
 /// A program that describes no job that could run.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -31,6 +33,12 @@ pub enum InvalidGraph {
          equal parallelism; use rebalance() or set_parallelism"
     )]
     UnequalForward { from: String, to: String, producers: u32, consumers: u32 },
+    #[error(
+        "source '{0}' has no end, so a batch would never give a result; set {key} to STREAMING or AUTOMATIC, or let the \
+         source say that it is bounded (`Source::boundedness`)",
+        key = RUNTIME_MODE.name()
+    )]
+    UnboundedBatch(String),
     #[error(transparent)]
     BadValue(#[from] BadValue),
 }
@@ -96,8 +104,23 @@ pub(crate) fn plan(
             vertices[source].operators[source_operator].outputs.push(output);
         }
     }
-    let configuration = configuration.clone();
+    let mut configuration = configuration.clone();
+    let mode = runtime_mode(graph, configuration.get(&RUNTIME_MODE)?)?;
+    if configuration.get(&RUNTIME_MODE)? != mode {
+        configuration.set(&RUNTIME_MODE, mode);
+    }
     Ok(JobGraph { job_id, name: name.to_owned(), vertices, edges, configuration, artifact: None })
+}
+
+/// What `AUTOMATIC` comes to: operators never see it. As Flink's `StreamGraphGenerator.shouldExecuteInBatchMode`.
+fn runtime_mode(graph: &StreamGraph, configured: RuntimeMode) -> Result<RuntimeMode, InvalidGraph> {
+    let unbounded = graph.nodes.iter().find(|node| node.boundedness == Some(Boundedness::ContinuousUnbounded));
+    match (configured, unbounded) {
+        (RuntimeMode::Batch, Some(source)) => Err(InvalidGraph::UnboundedBatch(source.display_name())),
+        (RuntimeMode::Automatic, Some(_)) => Ok(RuntimeMode::Streaming),
+        (RuntimeMode::Automatic, None) => Ok(RuntimeMode::Batch),
+        (given, _) => Ok(given),
+    }
 }
 
 fn operator(node: &StreamNode, resolved: &Resolved) -> Operator {
@@ -257,6 +280,7 @@ mod tests {
             chaining: if inputs.is_empty() { Chaining::Head } else { Chaining::Always },
             on_own_thread: false,
             role: if inputs.is_empty() { OperatorRole::Source } else { OperatorRole::OneInput },
+            boundedness: inputs.is_empty().then_some(Boundedness::Bounded),
             factory: named(kind),
             conf: Vec::new(),
             coordinator: None,
@@ -325,6 +349,30 @@ mod tests {
         with_uid[0].name = Some("renamed".into());
         with_uid[1].kind = "Filter";
         assert_eq!(ids(planned(with_uid).unwrap())[2], id);
+    }
+
+    #[test]
+    fn automatic_is_batch_exactly_if_all_sources_have_an_end() {
+        use Boundedness::{Bounded, ContinuousUnbounded};
+        let mode = |configured: RuntimeMode, sources: [Boundedness; 2]| {
+            let source = |boundedness| StreamNode { boundedness: Some(boundedness), ..node("Source", &[]) };
+            let nodes = vec![source(sources[0]), source(sources[1]), node("Map", &[(0, None), (1, None)])];
+            let mut configuration = Configuration::new();
+            configuration.set(&RUNTIME_MODE, configured);
+            let graph = plan(&StreamGraph { nodes }, JobId(1), "test", &configuration)?;
+            Ok::<_, InvalidGraph>(graph.configuration.get(&RUNTIME_MODE)?)
+        };
+        assert_eq!(mode(RuntimeMode::Automatic, [Bounded, Bounded]), Ok(RuntimeMode::Batch));
+        assert_eq!(mode(RuntimeMode::Automatic, [Bounded, ContinuousUnbounded]), Ok(RuntimeMode::Streaming));
+        assert_eq!(mode(RuntimeMode::Automatic, [ContinuousUnbounded; 2]), Ok(RuntimeMode::Streaming));
+        // What the user said holds, whatever the sources are.
+        assert_eq!(mode(RuntimeMode::Batch, [Bounded, Bounded]), Ok(RuntimeMode::Batch));
+        assert_eq!(mode(RuntimeMode::Streaming, [Bounded, Bounded]), Ok(RuntimeMode::Streaming));
+        assert_eq!(mode(RuntimeMode::Streaming, [Bounded, ContinuousUnbounded]), Ok(RuntimeMode::Streaming));
+        let refused = mode(RuntimeMode::Batch, [Bounded, ContinuousUnbounded]).unwrap_err();
+        assert_eq!(refused, InvalidGraph::UnboundedBatch("Source (main.rs:1)".into()));
+        let message = refused.to_string();
+        assert!(message.contains("execution.runtime-mode to STREAMING or AUTOMATIC"), "{message}");
     }
 
     #[test]

@@ -93,6 +93,7 @@ impl<T: Record> DataStream<T> {
             chaining,
             on_own_thread: false,
             role: new.role,
+            boundedness: None,
             factory: factory::reference(new.factory),
             conf: new.conf,
             coordinator: None,

@@ -86,6 +86,7 @@ impl StreamExecutionEnvironment {
             chaining: Chaining::Head,
             on_own_thread: false,
             role: OperatorRole::Source,
+            boundedness: Some(source.boundedness()),
             factory: factory::reference(source::source::<S>),
             conf: encode_conf(&source),
             coordinator: S::COORDINATED.then(|| factory::reference(source::source_coordinator::<S>)),

@@ -5,7 +5,7 @@ use std::{path::PathBuf, time::Duration};
 use millstream_api::{
     context::RuntimeContext,
     coordinator::{CoordinatorActions, OperatorCoordinator},
-    source::Source,
+    source::{Boundedness, Source},
 };
 use millstream_model::fault::Failure;
 use serde::{Deserialize, Serialize};
@@ -72,6 +72,10 @@ impl Source for TextFileSource {
     type Reader = TextFileReader;
 
     const COORDINATED: bool = true;
+
+    fn boundedness(&self) -> Boundedness {
+        if self.discover_every.is_none() { Boundedness::Bounded } else { Boundedness::ContinuousUnbounded }
+    }
 
     fn reader(self, context: &mut RuntimeContext) -> Result<TextFileReader, Failure> {
         TextFileReader::new(self.invalid_utf8, context)

@@ -11,7 +11,7 @@ use std::{marker::PhantomData, time::Duration};
 use millstream_api::{
     context::RuntimeContext,
     record::Record,
-    source::{Source, SourceOut, SourceReader, SourceSnapshot, SourceStatus},
+    source::{Boundedness, Source, SourceOut, SourceReader, SourceSnapshot, SourceStatus},
 };
 use millstream_model::fault::Failure;
 use serde::{Deserialize, Serialize};
@@ -121,6 +121,10 @@ impl<T, G> GeneratorSource<T, G> {
 impl<T: Record, G: Generate<T>> Source for GeneratorSource<T, G> {
     type Out = T;
     type Reader = Generator<T, G>;
+
+    fn boundedness(&self) -> Boundedness {
+        if self.count.is_some() { Boundedness::Bounded } else { Boundedness::ContinuousUnbounded }
+    }
 
     fn reader(self, context: &mut RuntimeContext) -> Result<Generator<T, G>, Failure> {
         let (subtask, parallelism) = (context.index_of_this_subtask(), context.number_of_parallel_subtasks());

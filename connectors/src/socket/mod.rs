@@ -74,6 +74,8 @@ impl Source for SocketTextSource {
     type Out = String;
     type Reader = SocketTextReader;
 
+    // Not bounded, as in Flink: that the server will close the connection is not known before.
+
     fn reader(self, context: &mut RuntimeContext) -> Result<SocketTextReader, Failure> {
         let server = format!("{}:{}", self.host, self.port);
         let arrivals = (context.index_of_this_subtask() == 0).then(|| {

@@ -11,7 +11,8 @@ group! {
     EXECUTION: "Execution", "How records are processed and passed on.";
 
     /// `BATCH`: aggregates give only the final result of each key, at the end of bounded inputs; the job still runs as
-    /// one bounded stream with a last watermark. `AUTOMATIC` is the same as `STREAMING` in this version.
+    /// one bounded stream with a last watermark, and a source without an end is refused. `AUTOMATIC`: `BATCH` if every
+    /// source is bounded, else `STREAMING`.
     RUNTIME_MODE: RuntimeMode = Key::new("execution.runtime-mode", "STREAMING");
 
     /// The longest time that a record waits under load for the buffer it is in to fill up. `0` sends each record at
