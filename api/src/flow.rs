@@ -27,6 +27,8 @@ pub struct Flow {
     pending_operators: Cell<u32>,
     /// Operators that take no further record until something reaches them from outside the thread.
     waiting_operators: Cell<u32>,
+    /// See [`Overflow`](crate::overflow::Overflow).
+    overflow_bytes: Cell<u64>,
 }
 
 impl Default for Flow {
@@ -40,6 +42,7 @@ impl Default for Flow {
             room_changes: Cell::new(0),
             pending_operators: Cell::new(0),
             waiting_operators: Cell::new(0),
+            overflow_bytes: Cell::new(0),
         }
     }
 }
@@ -154,10 +157,21 @@ impl Flow {
     pub fn operator_goes_on(&self) {
         self.waiting_operators.set(self.waiting_operators.get() - 1);
     }
+
+    /// What all holders of overflow have together.
+    pub fn overflow_bytes(&self) -> u64 {
+        self.overflow_bytes.get()
+    }
+
+    pub(crate) fn overflow_changed(&self, before: u64, now: u64) {
+        self.overflow_bytes.set(self.overflow_bytes.get() - before + now);
+    }
 }
 
 thread_local! {
     static BLAMED: RefCell<Option<String>> = const { RefCell::new(None) };
+    /// Whether the innermost operator is not to blame.
+    static CALLER_IS_TO_BLAME: Cell<bool> = const { Cell::new(false) };
 }
 
 /// Ends the current record, and with it the task's attempt. The failure reaches the JobMaster with the operator's
@@ -166,6 +180,12 @@ thread_local! {
 /// This unwinds to the task's loop, which is what lets record code return nothing on its hot path.
 pub fn fail(failure: Failure) -> ! {
     panic::resume_unwind(Box::new(failure))
+}
+
+/// As [`fail`], for what an operator cannot take: the one that emitted it is named.
+pub(crate) fn fail_caller(failure: Failure) -> ! {
+    CALLER_IS_TO_BLAME.set(true);
+    fail(failure)
 }
 
 /// Remembers which operator a panic came from. Forgotten on the normal path, so it costs nothing there.
@@ -186,6 +206,9 @@ impl<'a> Blame<'a> {
 impl Drop for Blame<'_> {
     #[cold]
     fn drop(&mut self) {
+        if CALLER_IS_TO_BLAME.take() {
+            return;
+        }
         // The innermost operator unwinds first; those around it only called it.
         BLAMED.with_borrow_mut(|blamed| {
             blamed.get_or_insert_with(|| self.0.to_owned());

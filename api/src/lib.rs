@@ -35,6 +35,7 @@ pub mod head;
 pub mod job;
 mod operators;
 pub mod output;
+pub mod overflow;
 pub mod panics;
 pub mod push;
 pub mod record;

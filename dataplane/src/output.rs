@@ -9,6 +9,7 @@ use std::{rc::Rc, sync::Arc};
 use millstream_api::{
     flow::Flow,
     output::{Channels, Room},
+    overflow::Overflow,
 };
 use millstream_model::fault::Failure;
 use millstream_shuffle::channel::ChannelSender;
@@ -28,6 +29,7 @@ pub(crate) struct EdgeChannels {
     flow: Rc<Flow>,
     counters: Arc<TaskCounters>,
     limits: Limits,
+    overflow: Overflow,
     /// A bit for each channel that was written to since the last flush.
     dirty: Box<[u64]>,
     /// Whether the task was told that there is no room.
@@ -43,7 +45,8 @@ impl EdgeChannels {
         limits: Limits,
     ) -> Self {
         let dirty = vec![0; senders.len().div_ceil(64)].into();
-        EdgeChannels { senders, flow, counters, limits, dirty, full: false, sent_bytes: 0 }
+        let overflow = Overflow::new(flow.clone(), limits.overflow_bytes);
+        EdgeChannels { senders, flow, counters, limits, overflow, dirty, full: false, sent_bytes: 0 }
     }
 
     #[cold]
@@ -53,16 +56,8 @@ impl EdgeChannels {
             self.flow.output_filled();
         }
         let waiting: usize = self.senders.iter().map(ChannelSender::waiting).sum();
-        let overflow = waiting.saturating_sub(self.limits.overdraft_segments) as u64 * self.limits.segment_bytes;
-        if overflow <= self.limits.overflow_bytes {
-            return Ok(());
-        }
-        Err(Failure::fatal(format!(
-            "one record became so many that {overflow} bytes wait for room downstream, more than \
-             taskmanager.memory.overflow.max ({} bytes) allows; emit them with flat_map_iter, which works in constant \
-             memory, or raise the limit",
-            self.limits.overflow_bytes
-        )))
+        self.overflow.set(waiting.saturating_sub(self.limits.overdraft_segments) as u64 * self.limits.segment_bytes);
+        self.overflow.check("for room downstream")
     }
 }
 
@@ -111,6 +106,7 @@ impl Channels for EdgeChannels {
             let still_waiting = waiting.map(|sender| !sender.resume()).fold(false, |any, one| any | one);
             if !still_waiting {
                 self.full = false;
+                self.overflow.set(0);
                 self.flow.output_freed();
             }
         }

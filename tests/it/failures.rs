@@ -1,5 +1,7 @@
 //! What happens when user code or its records misbehave: the job fails, or goes on, and says why.
 
+use std::time::Duration;
+
 use millstream::prelude::*;
 use millstream_tests::local;
 
@@ -98,6 +100,29 @@ fn a_flat_map_that_explodes_fails_with_the_way_out() {
     let failure = failure_of(&env);
     assert_eq!(failure.operator.as_deref(), Some("explodes"));
     assert!(failure.message.contains("flat_map_iter"), "{failure}");
+}
+
+#[test]
+fn a_burst_in_front_of_an_operator_that_keeps_records_fails_with_the_way_out() {
+    let explode = |env: &StreamExecutionEnvironment| {
+        let numbers = env.from_collection([1_u64, 1_000_000]);
+        numbers.flat_map::<u64, _>(|count, out| (0..count).for_each(|number| out.emit(number))).name("explodes")
+    };
+    let check = |env: &StreamExecutionEnvironment, place: &str| {
+        let failure = failure_of(env);
+        assert_eq!(failure.operator.as_deref(), Some("explodes"), "{failure}");
+        assert_eq!(failure.position.as_deref(), Some("record 2 of the collection"), "{failure}");
+        assert!(failure.message.contains(place) && failure.message.contains("flat_map_iter"), "{failure}");
+    };
+    let env = local(&["parallelism.default=1", "taskmanager.memory.overflow.max=1mb"]);
+    let wait = AsyncWait::unordered(Duration::from_secs(60)).capacity(3);
+    let _ = explode(&env).async_map(wait, |number| async move { Ok(number) }).name("looks up").discard();
+    check(&env, "the async function 'looks up'");
+
+    let env = local(&["parallelism.default=1", "taskmanager.memory.overflow.max=1mb"]);
+    let items = explode(&env).flat_map_iter::<u64, _, _>(|number| 0..number + 100).name("items");
+    let _ = items.rebalance().map(|number| number).set_parallelism(2).discard();
+    check(&env, "in front of 'items'");
 }
 
 #[test]

@@ -10,8 +10,9 @@ use millstream_model::{
 
 use crate::{
     factory::{Build, Product, conjure},
-    flow::Flow,
+    flow::{self, Flow},
     operators::stateless::node,
+    overflow::Overflow,
     push::{Forward, Operator, Out},
     record::Record,
     signal::Signal,
@@ -25,6 +26,8 @@ struct FlatMapIter<T, I: Iterator, F> {
     /// The watermark that came meanwhile: the last of all, or one from an operator that looks at the clock.
     held: Option<Watermark>,
     flow: Rc<Flow>,
+    overflow: Overflow,
+    name: Rc<str>,
     of: PhantomData<fn(T)>,
 }
 
@@ -33,6 +36,12 @@ where
     U: Record,
     I: Iterator<Item = U>,
 {
+    /// All iterators but the one whose items are being pulled, as far as this operator sees what they take.
+    fn count_overflow(&mut self) {
+        let waiting = self.unfinished.len().saturating_sub(1);
+        self.overflow.set((waiting * size_of::<(I, EventTime)>()) as u64);
+    }
+
     /// Pulls items while there is room; whether all iterators are done.
     fn drain(&mut self, out: &mut Out<'_, U>) -> bool {
         while let Some((items, time)) = self.unfinished.front_mut() {
@@ -47,6 +56,7 @@ where
                 }
             }
             self.unfinished.pop_front();
+            self.count_overflow();
         }
         if let Some(watermark) = self.held.take() {
             out.signal(&mut Signal::Watermark(watermark));
@@ -65,6 +75,11 @@ where
     fn process(&mut self, record: T::Ref<'_>, out: &mut Out<'_, U>) {
         let was_paused = !self.unfinished.is_empty();
         self.unfinished.push_back(((self.function)(record), self.flow.timestamp()));
+        if was_paused {
+            self.count_overflow();
+            let checked = self.overflow.check(format_args!("in front of '{}'", self.name));
+            checked.unwrap_or_else(|failure| flow::fail_caller(failure));
+        }
         if !was_paused && !self.drain(out) {
             self.flow.operator_paused();
         }
@@ -97,12 +112,15 @@ where
     I: Iterator<Item = U> + 'static,
     F: for<'a> Fn(T::Ref<'a>) -> I + Copy + 'static,
 {
-    let flow = build.context.flow.clone();
+    let (flow, name) = (build.context.flow.clone(), build.context.name.clone());
+    let overflow = Overflow::configured(flow.clone(), build.context.configuration())?;
     let operator = FlatMapIter {
         function: conjure::<F>(),
         unfinished: VecDeque::new(),
         held: None,
         flow,
+        overflow,
+        name,
         of: PhantomData::<fn(T)>,
     };
     node::<T, U>(operator, build)

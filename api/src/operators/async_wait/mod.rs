@@ -18,7 +18,7 @@
 
 use std::{collections::HashMap, rc::Rc, sync::Arc};
 
-use millstream_model::{fault::Failure, id::OperatorId};
+use millstream_model::{fault::Failure, id::OperatorId, time::EventTime};
 
 mod attempt;
 pub(crate) mod closures;
@@ -37,8 +37,9 @@ use crate::{
     flow::{self, Flow},
     function::AsyncFunction,
     operators::stateless::node,
+    overflow::Overflow,
     push::{Forward, Operator, Out},
-    record::Record,
+    record::{Record, archive},
     signal::Signal,
 };
 
@@ -53,6 +54,8 @@ struct AsyncOperator<P: AsyncFunction> {
     flow: Rc<Flow>,
     services: Rc<dyn Services>,
     operator: OperatorId,
+    name: Rc<str>,
+    overflow: Overflow,
     /// As the flow was told.
     waits: bool,
     paused: bool,
@@ -104,6 +107,16 @@ impl<P: AsyncFunction> AsyncOperator<P> {
         self.tell_flow(out.is_some());
     }
 
+    /// Takes a record that the operator in front has emitted without looking, if there is memory for it.
+    #[cold]
+    fn accept_overflow(&mut self, record: <P::In as Record>::Ref<'_>, time: EventTime) {
+        let bytes = archive::write_alone::<P::In>(record).as_slice().len() as u64;
+        self.queue.accept_overflow(P::In::own(record), time, bytes.max(1));
+        self.overflow.set(self.queue.overflow_bytes());
+        let checked = self.overflow.check(format_args!("in front of the async function '{}'", self.name));
+        checked.unwrap_or_else(|failure| flow::fail_caller(failure));
+    }
+
     fn start(&mut self, ticket: Ticket, record: P::In) {
         let future = self.function.clone().invoke(record);
         let (attempt, hold) = Attempt::new(future, ticket, &self.arrivals);
@@ -113,6 +126,7 @@ impl<P: AsyncFunction> AsyncOperator<P> {
 
     /// Says whether records may enter. `tried` is whether everything was emitted that there was room for.
     fn tell_flow(&mut self, tried: bool) {
+        self.overflow.set(self.queue.overflow_bytes());
         let waits = self.queue.is_full();
         match (std::mem::replace(&mut self.waits, waits), waits) {
             (false, true) => self.flow.operator_waits(),
@@ -141,7 +155,12 @@ impl<P: AsyncFunction> AsyncOperator<P> {
 
 impl<P: AsyncFunction> Operator<P::In, P::Out> for AsyncOperator<P> {
     fn process(&mut self, record: <P::In as Record>::Ref<'_>, _: &mut Out<'_, P::Out>) {
-        self.queue.accept(P::In::own(record), self.flow.timestamp());
+        let time = self.flow.timestamp();
+        if self.queue.has_place() {
+            self.queue.accept(P::In::own(record), time);
+        } else {
+            self.accept_overflow(record, time);
+        }
         // Nothing is emitted here: the operator in front may be about to emit more with the same time stamp.
         self.advance(None);
     }
@@ -195,6 +214,8 @@ pub(crate) fn async_wait<P: AsyncFunction>(mut build: Build<'_>) -> Result<Produ
         flow: context.flow.clone(),
         services: context.services(),
         operator: context.operator_id(),
+        name: context.name.clone(),
+        overflow: Overflow::configured(context.flow.clone(), context.configuration())?,
         waits: false,
         paused: false,
     };

@@ -8,7 +8,8 @@
 //!                     attempts
 //! ```
 //! Invariant: the records that have been started and not emitted are never more than the capacity. There may be more
-//! records than that, after a burst from one record or after a restart at a lower parallelism; these wait.
+//! records than that, after a burst from one record or after a restart at a lower parallelism; these wait. Those of a burst
+//! count as overflow, which is bounded; those of a checkpoint do not, for they are as many as the capacities once were.
 //!
 //! Flink has these rules in `OrderedStreamElementQueue`, `UnorderedStreamElementQueue` and `AsyncWaitOperator`.
 
@@ -61,6 +62,8 @@ struct Entry<T, U> {
     /// How many records had come with this one, for messages.
     number: u64,
     attempts: u32,
+    /// What it takes as long as it waits for a place.
+    overflow_bytes: u64,
     /// `i64::MAX` before the first attempt, and if there is no limit.
     deadline_millis: i64,
     state: State<U>,
@@ -87,6 +90,8 @@ pub(crate) struct AsyncQueue<T, U> {
     records: usize,
     /// Those that were never started, in order.
     new: VecDeque<u64>,
+    /// What those take that came with a burst.
+    overflow_bytes: u64,
     /// The fences in the line, in order.
     fences: VecDeque<u64>,
     /// Unordered: those before the first fence that have their result, in the order in which they got it.
@@ -99,6 +104,9 @@ pub(crate) struct AsyncQueue<T, U> {
 }
 
 impl<T, U> AsyncQueue<T, U> {
+    /// What the queue has for each record, besides what the record has out of line.
+    const ENTRY_BYTES: u64 = (size_of::<Entry<T, U>>() + size_of::<(u64, Place<T, U>)>() + size_of::<u64>()) as u64;
+
     pub(crate) fn new(settings: AsyncWait) -> Self {
         AsyncQueue {
             settings,
@@ -107,6 +115,7 @@ impl<T, U> AsyncQueue<T, U> {
             accepted: 0,
             records: 0,
             new: VecDeque::new(),
+            overflow_bytes: 0,
             fences: VecDeque::new(),
             done: VecDeque::new(),
             deadlines: BTreeSet::new(),
@@ -117,10 +126,18 @@ impl<T, U> AsyncQueue<T, U> {
 
     /// Takes a record, even beyond the capacity.
     pub(crate) fn accept(&mut self, record: T, time: EventTime) {
+        self.accept_overflow(record, time, 0);
+    }
+
+    /// Takes a record of a burst, for which there is no place: with what else lies in memory for it, it takes about
+    /// `record_bytes` until it is started.
+    pub(crate) fn accept_overflow(&mut self, record: T, time: EventTime, record_bytes: u64) {
         self.accepted += 1;
         self.records += 1;
+        let overflow_bytes = if record_bytes == 0 { 0 } else { record_bytes + Self::ENTRY_BYTES };
+        self.overflow_bytes += overflow_bytes;
         let (number, deadline_millis) = (self.accepted, i64::MAX);
-        let entry = Entry { record, time, number, attempts: 0, deadline_millis, state: State::New };
+        let entry = Entry { record, time, number, attempts: 0, overflow_bytes, deadline_millis, state: State::New };
         let serial = self.append(Place::Record(Box::new(entry)));
         self.new.push_back(serial);
     }
@@ -155,6 +172,16 @@ impl<T, U> AsyncQueue<T, U> {
     /// the end must not overtake it.
     pub(crate) fn is_full(&self) -> bool {
         self.records >= self.settings.capacity as usize || (self.is_ending && self.records > 0)
+    }
+
+    /// Whether there is a place for one more record, so that it would be started at once.
+    pub(crate) fn has_place(&self) -> bool {
+        self.records < self.settings.capacity as usize
+    }
+
+    /// What the records of bursts take that were not started.
+    pub(crate) fn overflow_bytes(&self) -> u64 {
+        self.overflow_bytes
     }
 
     /// The records that are not emitted, in the order in which they came, with their time stamps.
@@ -248,6 +275,7 @@ impl<T, U> AsyncQueue<T, U> {
         let Place::Record(entry) = &mut self.line[index].1 else { unreachable!("fences are not started") };
         entry.attempts += 1;
         entry.state = State::Running;
+        self.overflow_bytes -= std::mem::take(&mut entry.overflow_bytes);
         // The time of a record is that of all its attempts together.
         if let (1, Some(timeout)) = (entry.attempts, timeout) {
             entry.deadline_millis = now_millis.saturating_add(timeout);

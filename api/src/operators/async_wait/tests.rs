@@ -8,6 +8,7 @@ use std::{
 };
 
 use millstream_model::{
+    config::{Configuration, MemorySize, OVERFLOW_MAX},
     id::CheckpointId,
     key_group::MaxParallelism,
     message::CheckpointKind,
@@ -64,7 +65,20 @@ impl Rig {
         Rig::of(settings, restored, |number| async move { Ok(number) })
     }
 
-    fn of<F, Fut>(settings: AsyncWait, restored: Option<Vec<Section>>, _: F) -> Rig
+    fn of<F, Fut>(settings: AsyncWait, restored: Option<Vec<Section>>, function: F) -> Rig
+    where
+        F: Fn(u64) -> Fut + Copy + 'static,
+        Fut: Future<Output = Result<u64, Failure>> + Send + 'static,
+    {
+        Rig::configured(Configuration::new(), settings, restored, function)
+    }
+
+    fn configured<F, Fut>(
+        configuration: Configuration,
+        settings: AsyncWait,
+        restored: Option<Vec<Section>>,
+        _: F,
+    ) -> Rig
     where
         F: Fn(u64) -> Fut + Copy + 'static,
         Fut: Future<Output = Result<u64, Failure>> + Send + 'static,
@@ -76,7 +90,7 @@ impl Rig {
             subtask: 0,
             parallelism: 1,
             max_parallelism: MaxParallelism(128),
-            configuration: Arc::default(),
+            configuration: Arc::new(configuration),
             flow: flow.clone(),
             services: services.clone(),
             accumulators: Accumulators::default(),
@@ -197,4 +211,42 @@ fn time_is_looked_at_when_the_clock_strikes() {
         (failure.operator.as_deref(), failure.position.as_deref()),
         (Some("async"), Some("record 1 into the operator"))
     );
+}
+
+#[test]
+fn a_burst_counts_as_overflow_until_it_is_started_and_fails_beyond_the_bound() {
+    let mut configuration = Configuration::new();
+    configuration.set(&OVERFLOW_MAX, MemorySize::from_bytes(10_000));
+    let settings = AsyncWait::ordered(Duration::ZERO).capacity(2);
+    let mut rig = Rig::configured(configuration, settings, None, |number| async move { Ok(number) });
+    rig.push([1, 2]);
+    assert_eq!(rig.flow.overflow_bytes(), 0, "there are places for two");
+    rig.push([3, 4, 5]);
+    let three = rig.flow.overflow_bytes();
+    assert!(three > 3 * 8, "{three}");
+    rig.run();
+    assert_eq!(rig.flow.overflow_bytes(), three / 3);
+    rig.run();
+    assert_eq!(rig.flow.overflow_bytes(), 0);
+    rig.run();
+    assert_eq!(rig.kept(), [1, 2, 3, 4, 5]);
+
+    // What others of the task hold counts as well.
+    let others = 10_000 - three / 3 * 2;
+    rig.flow.overflow_changed(0, others);
+    rig.push([6, 7, 8, 9]);
+    let in_front = |push: &mut dyn FnMut()| {
+        std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            let blame = flow::Blame::on("in front");
+            push();
+            blame.lift();
+        }))
+    };
+    let failure = flow::failure_of_panic(in_front(&mut || rig.push([10])).unwrap_err(), None);
+    assert_eq!(failure.operator.as_deref(), Some("in front"));
+    assert!(failure.message.contains("the async function 'async'"), "{failure}");
+    assert!(failure.message.contains("flat_map_iter") && failure.message.contains("(10000 bytes)"), "{failure}");
+    // The next failure is blamed as ever.
+    let failure = flow::failure_of_panic(in_front(&mut || flow::fail(Failure::new("own"))).unwrap_err(), None);
+    assert_eq!(failure.operator.as_deref(), Some("in front"));
 }

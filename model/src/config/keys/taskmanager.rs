@@ -52,8 +52,9 @@ group! {
     /// How many buffers beyond its pool a task may take per output to finish the record it is at.
     MAX_OVERDRAFT_BUFFERS: u32 = Key::new("taskmanager.network.memory.max-overdraft-buffers-per-gate", "5");
 
-    /// How much memory a subtask may take, when the overdraft is used up, to finish the record it is at. Beyond it the
-    /// job fails, since one record has become too much; `flat_map_iter` is the way out.
+    /// How much memory a subtask may take, when the overdraft is used up, to finish the record it is at: for its outputs
+    /// and in front of its async functions together. Beyond it the job fails, since one record has become too much;
+    /// `flat_map_iter` is the way out.
     OVERFLOW_MAX: MemorySize = Key::new("taskmanager.memory.overflow.max", "64 mb").ours();
 
     /// How many bytes may be under way on a channel between two slots of a process.
