@@ -109,7 +109,7 @@ pub fn introduction(bytes: &[u8]) -> Result<Option<WorkerId>, Malformed> {
         return Err(Malformed::WrongStream(header.kind));
     }
     if header.length > HELLO_BYTES_MAX {
-        return Err(Malformed::TooLong { kind: header.kind, length: header.length });
+        return Err(Malformed::TooLong { kind: header.kind, length: header.length, max: HELLO_BYTES_MAX });
     }
     let Some(payload) = bytes[HEADER_BYTES..].get(..header.length as usize) else { return Ok(None) };
     match Message::decode(header, payload)? {

@@ -60,8 +60,8 @@ pub enum Malformed {
     UnknownKind(u8),
     #[error("flags {flags:#x} of a {kind:?} frame are unknown")]
     UnknownFlags { kind: Kind, flags: u8 },
-    #[error("a {kind:?} frame has {length} bytes, more than {MESSAGE_BYTES_MAX}")]
-    TooLong { kind: Kind, length: u32 },
+    #[error("a {kind:?} frame has {length} bytes, more than {max}")]
+    TooLong { kind: Kind, length: u32, max: u32 },
     #[error("a data frame has {0} bytes, which is no positive multiple of 8")]
     Uneven(u32),
     #[error("the payload of a {kind:?} frame cannot be read: {cause}")]
@@ -98,7 +98,7 @@ impl Header {
             return Err(Malformed::Uneven(length));
         }
         if kind != Kind::Data && length > MESSAGE_BYTES_MAX {
-            return Err(Malformed::TooLong { kind, length });
+            return Err(Malformed::TooLong { kind, length, max: MESSAGE_BYTES_MAX });
         }
         let channel = u32::from_le_bytes([c0, c1, c2, c3]);
         Ok(Header { kind, opens_segment: flags & OPENS_SEGMENT != 0, channel, length })
