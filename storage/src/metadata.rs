@@ -19,7 +19,8 @@ const MAGIC: [u8; 4] = *b"MSCK";
 const VERSION: u32 = 1;
 const HEADER_BYTES: usize = 20;
 
-pub(crate) fn encode(checkpoint: &CompletedCheckpoint) -> Vec<u8> {
+/// The bytes of a `_metadata` file.
+pub fn encode(checkpoint: &CompletedCheckpoint) -> Vec<u8> {
     let body = serde_json::to_vec(checkpoint).expect("a checkpoint has a JSON form");
     let mut bytes = Vec::with_capacity(HEADER_BYTES + body.len());
     bytes.extend_from_slice(&MAGIC);
@@ -44,7 +45,11 @@ pub fn read_metadata(path: &Path) -> Result<CompletedCheckpoint, MetadataError> 
     Ok(checkpoint)
 }
 
-fn decode(bytes: &[u8], path: &Path) -> Result<CompletedCheckpoint, MetadataError> {
+/// Reads the bytes of a `_metadata` file. Any bytes may come in; `path` is for messages.
+///
+/// # Errors
+/// If they are damaged or of another version.
+pub fn decode(bytes: &[u8], path: &Path) -> Result<CompletedCheckpoint, MetadataError> {
     let damaged = |what: String| MetadataError::Damaged { path: path.to_owned(), what };
     if bytes.len() < HEADER_BYTES {
         return Err(damaged(format!("it has {} bytes, fewer than its header of {HEADER_BYTES}", bytes.len())));

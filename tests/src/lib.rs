@@ -10,6 +10,7 @@
 //! | paths between hosts that delay, lose and reorder | [`weather`] |
 //! | clusters of real processes, by the scripts in `bin/` | [`standalone`] |
 //! | what a job reads whose words are counted | [`text`] |
+//! | decoders of bytes from outside, for their corpus | [`decoders`] |
 //! | what a job has written and committed | [`counts`] |
 
 #![allow(clippy::disallowed_methods, reason = "tests wait for conditions, with a limit on the wall clock")]
@@ -24,6 +25,7 @@ use std::{
 use millstream::prelude::*;
 
 pub mod counts;
+pub mod decoders;
 pub mod host_workers;
 pub mod hosts;
 pub mod job_process;

@@ -17,7 +17,7 @@
 //! | what may be chosen | [`options`] |
 
 pub mod auto;
-mod hello;
+pub mod hello;
 pub mod identity;
 mod options;
 pub mod quic;

@@ -16,7 +16,7 @@
 
 mod connection;
 mod listener;
-mod mux;
+pub mod mux;
 mod pipe;
 mod records;
 mod run;
