@@ -42,4 +42,4 @@ pub mod worker;
 
 pub use millstream_shuffle::transport::identity::{ClusterCa, IdentityError};
 pub use network::{Carrier, Network, NetworkSetup};
-pub use worker::{Worker, WorkerConfig};
+pub use worker::{SEGMENTS_LEAKED, Worker, WorkerConfig};

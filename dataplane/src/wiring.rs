@@ -18,7 +18,7 @@ use millstream_shuffle::{
     exchange::Exchange,
     gate::{GateSignal, InputGate},
     link::PeerChannels,
-    segment::SegmentPool,
+    segment::{Census, SegmentPool},
     wake::Waker,
     wire::message::ChannelKey,
 };
@@ -45,6 +45,8 @@ pub(crate) struct TaskGate {
 
 /// All channels of a deployment, until their tasks take them.
 pub(crate) struct Wiring {
+    /// Of the channels of this deployment.
+    pub(crate) segments: Census,
     senders: HashMap<(usize, u32), HashMap<usize, Vec<ChannelSender>>>,
     gates: HashMap<(usize, u32), GateParts>,
     /// What is to be attached to the exchange.
@@ -105,6 +107,7 @@ impl Wiring {
         let segments = windows.iter().map(|window| (*window as usize / segment_bytes).max(2)).sum();
         let pool = SegmentPool::new(segment_bytes, segments);
         let mut wiring = Wiring {
+            segments: pool.census(),
             senders: HashMap::new(),
             gates: HashMap::new(),
             peers: peers(deployment, worker, &connections, &coordinated, exchange.map(|(exchange, _)| exchange))?,

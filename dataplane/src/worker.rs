@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
+    io::{self, Write as _},
     sync::Arc,
     thread::{self, JoinHandle},
     time::Duration,
@@ -20,6 +21,7 @@ use millstream_model::{
 };
 use millstream_shuffle::{
     exchange::{Exchange, ExchangeEvent, PeerLine},
+    segment::Census,
     wire::message::{CoordinatorEvent, Direction},
 };
 use millstream_storage::{CheckpointDirectory, local_path};
@@ -54,6 +56,9 @@ pub struct WorkerConfig {
     /// `None` for a worker whose jobs never leave it.
     pub network: Option<Network>,
 }
+
+/// The start of the message; tests look for it in the logs of worker processes.
+pub const SEGMENTS_LEAKED: &str = "the worker has ended, and segments are still held";
 
 /// A worker that runs; it ends with [`Command::Shutdown`] or when this is dropped.
 pub struct Worker {
@@ -97,6 +102,7 @@ impl Worker {
             runtime,
             epoch: LeaderEpoch::default(),
             job: None,
+            segments: Vec::new(),
         };
         let thread = thread::Builder::new().name("worker".to_owned()).spawn(move || control.run(&receiver));
         let thread =
@@ -143,6 +149,8 @@ struct Control {
     /// The highest that a message has carried; lower ones are refused.
     epoch: LeaderEpoch,
     job: Option<RunningJob>,
+    /// Of each deployment that has not given back all of its segments, as far as is known.
+    segments: Vec<Census>,
 }
 
 /// One deployment.
@@ -209,7 +217,24 @@ impl Control {
             }
         }
         self.stop();
+        // With it ends the last thread that reads or writes segments.
+        self.exchange = None;
+        self.check_segments();
         self.runtime.shutdown_background();
+    }
+
+    /// What is held now is held for ever: it is a leak. Where bugs are looked for, the process ends, for nobody would look
+    /// at a thread that ends with a panic.
+    fn check_segments(&self) {
+        let held: usize = self.segments.iter().map(Census::in_use).sum();
+        if held > 0 {
+            tracing::error!(worker = self.worker.0, held, "{}", SEGMENTS_LEAKED);
+            if cfg!(debug_assertions) {
+                // Not by `eprintln`, which a test's harness keeps to itself until the test has ended.
+                let _ = writeln!(io::stderr(), "{SEGMENTS_LEAKED}: {held} of worker {}", self.worker.0);
+                std::process::abort();
+            }
+        }
     }
 
     fn obey(&mut self, command: Command) {
@@ -354,6 +379,8 @@ impl Control {
         let settings = self.settings(graph, &threads)?;
         let exchange = self.exchange.as_ref().map(|(exchange, origin)| (exchange, *origin));
         let mut wiring = Wiring::new(graph, deployment, self.worker, &threads.mailboxes, exchange)?;
+        self.segments.retain(|segments| segments.in_use() > 0);
+        self.segments.push(wiring.segments.clone());
         let directory = graph.configuration.get(&config::CHECKPOINTING_DIR)?;
         let directory = directory.as_deref().map(local_path).transpose();
         let directory = directory.map_err(|cause| Failure::fatal(with_causes(&cause)))?;

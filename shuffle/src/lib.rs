@@ -18,12 +18,14 @@
 //! | one channel between two threads of a process | [`channel`] |
 //! | the channels into one task, and which of them have something | [`gate`] |
 //! | waking a sleeping thread | [`wake`] |
+//! | how often the bytes of records are copied | [`copies`] |
 //! | frames, the same over every transport | [`wire`] |
 //! | all channels to one peer | [`link`] |
 //! | what carries the bytes | [`transport`] |
 //! | the net loop and how a worker speaks to it | [`exchange`] |
 
 pub mod channel;
+pub mod copies;
 pub mod credit;
 pub mod exchange;
 pub mod gate;

@@ -33,7 +33,17 @@ struct Pool {
     free: ArrayQueue<Memory>,
     segment_bytes: usize,
     allocated: AtomicUsize,
-    in_use: AtomicUsize,
+    in_use: Arc<AtomicUsize>,
+}
+
+/// How many segments of a pool are held by somebody; outlives the pool.
+#[derive(Clone, Debug)]
+pub struct Census(Arc<AtomicUsize>);
+
+impl Census {
+    pub fn in_use(&self) -> usize {
+        self.0.load(Ordering::Acquire)
+    }
 }
 
 impl SegmentPool {
@@ -48,7 +58,7 @@ impl SegmentPool {
             free: ArrayQueue::new(segments.max(1)),
             segment_bytes,
             allocated: AtomicUsize::new(0),
-            in_use: AtomicUsize::new(0),
+            in_use: Arc::default(),
         }))
     }
 
@@ -59,6 +69,11 @@ impl SegmentPool {
     /// Segments that are held by somebody. Callers bound it: each takes only what it has credit or overdraft for.
     pub fn in_use(&self) -> usize {
         self.0.in_use.load(Ordering::Relaxed)
+    }
+
+    /// For whoever has to know that all of them came back.
+    pub fn census(&self) -> Census {
+        Census(self.0.in_use.clone())
     }
 
     /// Segments that were ever allocated.
@@ -120,7 +135,7 @@ impl Segment {
 
 impl Drop for Segment {
     fn drop(&mut self) {
-        self.pool.in_use.fetch_sub(1, Ordering::Relaxed);
+        self.pool.in_use.fetch_sub(1, Ordering::Release);
         if let Some(memory) = self.memory.take() {
             // A full pool means more were allocated than it keeps (overdraft): the surplus is freed.
             let _ = self.pool.free.push(memory);
@@ -276,6 +291,18 @@ mod tests {
             assert_eq!(pool.in_use(), 0);
         }
         assert_eq!(pool.allocated(), 1);
+    }
+
+    #[test]
+    fn a_census_outlives_its_pool_and_counts_what_is_still_held() {
+        let pool = SegmentPool::new(64, 1);
+        let census = pool.census();
+        let writers = [pool.take(), pool.take()];
+        let part = writers[0].reader().share();
+        drop((pool, writers));
+        assert_eq!(census.in_use(), 1);
+        drop(part);
+        assert_eq!(census.in_use(), 0);
     }
 
     #[test]

@@ -15,6 +15,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use millstream_dataplane::SEGMENTS_LEAKED;
+
 use crate::wait_until;
 
 /// The same for each of a job's processes.
@@ -104,13 +106,15 @@ impl JobFolder {
         if self.newest_checkpoint() > 0 {
             command.arg(format!("-Dexecution.state-recovery.path={}", checkpoints.display()));
         }
-        JobProcess { child: command.spawn().unwrap_or_else(|cause| panic!("{program} cannot start: {cause}")) }
+        let child = command.spawn().unwrap_or_else(|cause| panic!("{program} cannot start: {cause}"));
+        JobProcess { child, log: self.0.join("log") }
     }
 }
 
 /// The process of a job. It is killed when this is dropped.
 pub struct JobProcess {
     child: Child,
+    log: PathBuf,
 }
 
 impl JobProcess {
@@ -153,5 +157,9 @@ impl Drop for JobProcess {
         // If it has ended already, there is nothing to kill.
         let _ = self.child.kill();
         let _ = self.child.wait();
+        if !thread::panicking() {
+            let log = fs::read_to_string(&self.log).unwrap_or_default();
+            assert!(!log.contains(SEGMENTS_LEAKED), "a worker has leaked segments:\n{log}");
+        }
     }
 }

@@ -9,7 +9,7 @@
 
 mod net_loop;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::{io, net::SocketAddr, sync::Arc, thread::JoinHandle, time::Duration};
 

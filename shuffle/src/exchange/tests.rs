@@ -29,7 +29,7 @@ const WINDOW: u64 = 4 * SEGMENT as u64;
 
 /// What the nodes speak over.
 #[derive(Clone, Copy, PartialEq, Debug)]
-enum Over {
+pub(crate) enum Over {
     Quic,
     Tls,
     /// TCP without encryption.
@@ -50,12 +50,12 @@ fn listener(over: Over, identity: Identity) -> Result<Box<dyn Listener>, BindErr
     })
 }
 
-struct Node {
-    exchange: Exchange,
+pub(crate) struct Node {
+    pub(crate) exchange: Exchange,
     events: Arc<Mutex<Vec<ExchangeEvent>>>,
 }
 
-fn node(over: Over, ca: &ClusterCa, worker: u32, connect_timeout: Duration) -> Node {
+pub(crate) fn node(over: Over, ca: &ClusterCa, worker: u32, connect_timeout: Duration) -> Node {
     let identity = ca.issue(WorkerId(worker), SystemTime::now(), Duration::from_secs(3600)).unwrap();
     let local = Local { job: JobId(7), worker: WorkerId(worker), lanes: 4 };
     let config = ExchangeConfig { local, connect_timeout };
@@ -66,7 +66,7 @@ fn node(over: Over, ca: &ClusterCa, worker: u32, connect_timeout: Duration) -> N
     Node { exchange, events }
 }
 
-fn ca() -> ClusterCa {
+pub(crate) fn ca() -> ClusterCa {
     ClusterCa::generate(7, SystemTime::now(), Duration::from_secs(3600)).unwrap()
 }
 

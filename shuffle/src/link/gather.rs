@@ -3,6 +3,7 @@
 use bytes::{BufMut, Bytes, BytesMut};
 
 use crate::{
+    copies::{Place, copied},
     segment::SegmentPart,
     transport::Batch,
     wire::{Header, message::Message},
@@ -34,6 +35,7 @@ impl Gather {
         }
         self.open.put_slice(&header.encode());
         if bytes < BY_REFERENCE {
+            copied(Place::Gather, bytes);
             self.open.put_slice(payload.as_ref());
         } else {
             self.close_open();

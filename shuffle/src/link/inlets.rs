@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use crate::{
     channel::ChannelSender,
+    copies::{Place, copied},
     credit::Grant,
     gate::GateSignal,
     wire::message::{ChannelKey, Message},
@@ -103,6 +104,7 @@ impl Inlets {
     pub(super) fn write(&mut self, index: usize, bytes: &[u8]) {
         let inlet = &mut self.inlets[index];
         let (room, filled) = inlet.sender.room();
+        copied(Place::Inlet, bytes.len());
         room[..bytes.len()].copy_from_slice(bytes);
         *filled += bytes.len();
         inlet.missing -= bytes.len();

@@ -30,6 +30,8 @@ use bytes::{Bytes, BytesMut};
 use millstream_model::id::WorkerId;
 pub use options::Options;
 
+use crate::copies::{Place, copied};
+
 /// Chunks shorter than this are copied together.
 const SHORT_CHUNK_BYTES: usize = 2 << 10;
 const JOINED_CHUNK_BYTES: usize = 32 << 10;
@@ -90,7 +92,11 @@ impl Batch {
     }
 
     /// Gives its chunks in order, short ones copied together: for each chunk a transport pays several times.
-    fn join(self, mut each: impl FnMut(Bytes)) {
+    fn join(mut self, mut each: impl FnMut(Bytes)) {
+        if self.chunks.len() == 1 {
+            self.chunks.pop_front().filter(|chunk| !chunk.is_empty()).into_iter().for_each(each);
+            return;
+        }
         let mut joined = BytesMut::new();
         let mut remaining = self.bytes;
         let mut give = |chunk: Bytes| {
@@ -111,6 +117,7 @@ impl Batch {
             if joined.is_empty() {
                 joined.reserve((remaining + chunk.len()).min(JOINED_CHUNK_BYTES));
             }
+            copied(Place::Join, chunk.len());
             joined.extend_from_slice(&chunk);
         }
         give(joined.freeze());

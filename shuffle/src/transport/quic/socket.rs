@@ -14,6 +14,7 @@ use quinn_udp::{RecvMeta, Transmit, UdpSocketState};
 use socket2::{Domain, Protocol, Socket as RawSocket, Type};
 
 use super::config::DATAGRAM_BYTES_MAX;
+use crate::copies::{Place, copied};
 
 /// Trains that one system call takes in.
 const TRAINS_PER_RECEIVE: usize = 4;
@@ -35,7 +36,11 @@ impl ReceiveMemory {
     /// Takes out a train: as it lies there, if it is long.
     fn take(&mut self, index: usize, bytes: usize) -> BytesMut {
         let memory = &mut self.0[index];
-        if bytes < COPIED_BYTES_MAX { BytesMut::from(&memory[..bytes]) } else { memory.split_to(bytes) }
+        if bytes >= COPIED_BYTES_MAX {
+            return memory.split_to(bytes);
+        }
+        copied(Place::Train, bytes);
+        BytesMut::from(&memory[..bytes])
     }
 
     /// Makes good what was taken out: in the same place once nobody refers to it any more, which is most often so, since

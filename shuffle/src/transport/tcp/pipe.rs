@@ -10,6 +10,8 @@ use std::{
 use bytes::{Buf, Bytes};
 use rustls::{CommonState, client::UnbufferedClientConnection, server::UnbufferedServerConnection};
 
+use crate::copies::{Place, copied};
+
 use super::{
     records::{Machine, State, Tls, TlsError},
     run::Run,
@@ -133,6 +135,7 @@ impl Pipe {
                     }
                     wanted = taken == payload.len();
                 }
+                copied(Place::Aside, payload.len() - taken);
                 early.extend_from_slice(&payload[taken..]);
             });
             self.received.drop_front(step.discard);
@@ -158,8 +161,10 @@ impl Pipe {
         let Some(tls) = self.tls.as_mut().filter(|tls| tls.established && !self.wire.is_empty()) else { return Ok(()) };
         loop {
             let mut early = Vec::new();
-            let step =
-                tls.step(self.received.filled(), &mut self.wire, &mut |payload| early.extend_from_slice(payload));
+            let step = tls.step(self.received.filled(), &mut self.wire, &mut |payload| {
+                copied(Place::Aside, payload.len());
+                early.extend_from_slice(payload);
+            });
             self.received.drop_front(step.discard);
             tls.early.append(&mut early);
             match step.state.map_err(|error| tls.fail(&mut self.received, &error))? {

@@ -11,7 +11,10 @@ use rustls::{
 };
 
 use super::run::Run;
-use crate::transport::tls;
+use crate::{
+    copies::{Place, copied},
+    transport::tls,
+};
 
 /// Chunks shorter than this share a record with their neighbours.
 const SHORT_CHUNK_BYTES: usize = 4 << 10;
@@ -142,6 +145,7 @@ fn step<Data>(
                 record.clear();
                 for chunk in wire.drain(..) {
                     if chunk.len() < SHORT_CHUNK_BYTES {
+                        copied(Place::Record, chunk.len());
                         record.extend_from_slice(&chunk);
                         continue;
                     }

@@ -1,5 +1,7 @@
 //! Bytes on their way: a run of them, filled at its end and emptied at its start.
 
+use crate::copies::{Place, copied};
+
 /// Its memory is touched only as far as it is used.
 pub struct Run {
     memory: Vec<u8>,
@@ -19,6 +21,7 @@ impl Run {
     /// Room of this size at least, at the end.
     pub fn room(&mut self, bytes: usize) -> &mut [u8] {
         if self.start > 0 && self.memory.len() - self.end < bytes {
+            copied(Place::Aside, self.end - self.start);
             self.memory.copy_within(self.start..self.end, 0);
             (self.start, self.end) = (0, self.end - self.start);
         }
