@@ -3,15 +3,13 @@
 //! A sender sets its channel's bit when it has news; the task takes all bits at once. So a gate of a thousand silent
 //! channels costs nothing.
 
-use std::{
-    collections::VecDeque,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
-};
+use std::{collections::VecDeque, sync::Arc};
 
-use crate::{channel::ChannelReceiver, wake::Waker};
+use crate::{
+    channel::ChannelReceiver,
+    sync::{AtomicU64, Ordering},
+    wake::Waker,
+};
 
 /// A bit for each channel of a gate, set by senders.
 #[derive(Debug)]

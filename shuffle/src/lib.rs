@@ -18,6 +18,7 @@
 //! | one channel between two threads of a process | [`channel`] |
 //! | the channels into one task, and which of them have something | [`gate`] |
 //! | waking a sleeping thread | [`wake`] |
+//! | the atomics of all these, and Loom's in their place | `sync`, `models` |
 //! | how often the bytes of records are copied | [`copies`] |
 //! | frames, the same over every transport | [`wire`] |
 //! | all channels to one peer | [`link`] |
@@ -30,7 +31,10 @@ pub mod credit;
 pub mod exchange;
 pub mod gate;
 pub mod link;
+#[cfg(all(test, loom))]
+mod models;
 pub mod segment;
+mod sync;
 pub mod transport;
 pub mod wake;
 pub mod wire;

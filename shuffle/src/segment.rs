@@ -8,13 +8,12 @@
 use std::{
     alloc::Layout,
     cell::UnsafeCell,
-    sync::{
-        Arc,
-        atomic::{AtomicU32, AtomicUsize, Ordering},
-    },
+    sync::{Arc, atomic::AtomicUsize},
 };
 
 use crossbeam_queue::ArrayQueue;
+
+use crate::sync::{AtomicU32, Ordering};
 
 /// Set in `committed` once nothing more will be written.
 const SEALED: u32 = 1 << 31;
@@ -88,7 +87,13 @@ impl SegmentPool {
             zeroed(self.0.segment_bytes / 64)
         });
         self.0.in_use.fetch_add(1, Ordering::Relaxed);
-        let segment = Segment { memory: Some(memory), committed: AtomicU32::new(0), pool: self.0.clone() };
+        let segment = Segment {
+            memory: Some(memory),
+            committed: AtomicU32::new(0),
+            pool: self.0.clone(),
+            #[cfg(loom)]
+            touched: (0..self.0.segment_bytes).map(|_| loom::cell::UnsafeCell::new(())).collect(),
+        };
         SegmentWriter { segment: Arc::new(segment), filled: 0 }
     }
 }
@@ -113,6 +118,9 @@ struct Segment {
     /// How many bytes a reader may see, and [`SEALED`].
     committed: AtomicU32,
     pool: Arc<Pool>,
+    /// For each byte, so that Loom sees who touches it when: it knows nothing of the memory itself.
+    #[cfg(loom)]
+    touched: Vec<loom::cell::UnsafeCell<()>>,
 }
 
 // SAFETY: the memory is written only through the one `SegmentWriter`, at and above what is committed, and read only
@@ -176,6 +184,10 @@ impl SegmentWriter {
         let news = self.segment.committed.load(Ordering::Relaxed) != filled;
         debug_assert!(self.segment.committed.load(Ordering::Relaxed) <= filled, "what is committed stays");
         if news {
+            #[cfg(loom)]
+            self.segment.touched[self.segment.committed.load(Ordering::Relaxed) as usize..self.filled]
+                .iter()
+                .for_each(|byte| byte.with_mut(|_| ()));
             self.segment.committed.store(filled, Ordering::Release);
         }
         news
@@ -204,6 +216,8 @@ impl SegmentReader {
     #[inline]
     pub fn available(&self) -> &[u8] {
         let committed = (self.segment.committed.load(Ordering::Acquire) & !SEALED) as usize;
+        #[cfg(loom)]
+        self.segment.touched[self.read..committed].iter().for_each(|byte| byte.with(|_| ()));
         // SAFETY: `read..committed` was written before it was committed (Release, Acquire) and is never written again
         // while this reader holds the segment.
         unsafe { std::slice::from_raw_parts(self.segment.start().add(self.read), committed - self.read) }
@@ -246,6 +260,8 @@ pub struct SegmentPart {
 
 impl AsRef<[u8]> for SegmentPart {
     fn as_ref(&self) -> &[u8] {
+        #[cfg(loom)]
+        self.segment.touched[self.start..self.end].iter().for_each(|byte| byte.with(|_| ()));
         // SAFETY: `start..end` was committed when this was made (`available` loaded `committed` with Acquire), and is
         // never written again while this holds the segment.
         unsafe { std::slice::from_raw_parts(self.segment.start().add(self.start), self.end - self.start) }

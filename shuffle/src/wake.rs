@@ -1,13 +1,8 @@
 //! Waking a thread that may be asleep, at the price of one atomic operation if it is not.
 
-use std::{
-    sync::{
-        OnceLock,
-        atomic::{AtomicU32, Ordering},
-    },
-    thread::{self, Thread},
-    time::Duration,
-};
+use std::{sync::OnceLock, time::Duration};
+
+use crate::sync::{self, AtomicU32, Ordering, Thread};
 
 const RUNNING: u32 = 0;
 const PARKED: u32 = 1;
@@ -31,7 +26,7 @@ enum Sleeper {
 impl Waker {
     /// Names the calling thread as the one that parks. To be called once, by that thread.
     pub fn bind(&self) {
-        let _ = self.sleeper.set(Sleeper::Thread(thread::current()));
+        let _ = self.sleeper.set(Sleeper::Thread(sync::current()));
     }
 
     /// Names the thread that waits in the poll of `waker`. To be called once.
@@ -63,8 +58,8 @@ impl Waker {
     pub fn park(&self, timeout: Option<Duration>) {
         self.sleep(|| match timeout {
             // A spurious return costs one look at the inputs; no loop is needed.
-            Some(timeout) => thread::park_timeout(timeout),
-            None => thread::park(),
+            Some(timeout) => sync::park_timeout(timeout),
+            None => sync::park(),
         });
     }
 
@@ -74,7 +69,9 @@ impl Waker {
         if self.state.compare_exchange(RUNNING, PARKED, Ordering::SeqCst, Ordering::SeqCst).is_ok() {
             wait();
         }
-        self.state.store(RUNNING, Ordering::SeqCst);
+        // Not a store: it takes away the notifications of all who have come meanwhile, so what they told of must be seen
+        // by the look that follows.
+        self.state.swap(RUNNING, Ordering::SeqCst);
     }
 
     /// Forgets a notification, before everything it could be about is looked at.
@@ -87,9 +84,12 @@ impl Waker {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering::SeqCst},
+    use std::{
+        sync::{
+            Arc,
+            atomic::{AtomicU64, Ordering::SeqCst},
+        },
+        thread,
     };
 
     use super::*;
