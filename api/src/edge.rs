@@ -3,7 +3,8 @@
 use millstream_model::{fault::Failure, job_graph::Partitioning};
 
 use crate::{
-    factory::{Build, KeyRef, Product, conjure},
+    conjure::conjure,
+    factory::{Build, KeyRef, Product},
     output::{ByFunction, ByKey, Channels, EdgeWriter, Keyless},
     push::AnyPush,
     record::{Key, Record},

@@ -148,13 +148,3 @@ impl KeyRef {
         Ok(unsafe { std::mem::transmute::<usize, KeyOf<K, T>>(address) })
     }
 }
-
-/// Makes the value of a type that has only one: a function item, or a closure without captures.
-#[inline]
-pub(crate) fn conjure<F: Copy + 'static>() -> F {
-    // Public methods refuse captures when the program is built, with a message for its author; this is for ourselves.
-    assert!(size_of::<F>() == 0, "only functions without captures can be made from nothing");
-    // SAFETY: reading a value of size 0 reads no bytes, so any aligned pointer will do; `Copy` values of it can be made by copying one, and the
-    // caller's program has one: the argument whose type `F` is. `Copy` also excludes types that must run a `Drop`.
-    unsafe { std::ptr::NonNull::<F>::dangling().read() }
-}

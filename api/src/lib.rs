@@ -14,8 +14,9 @@
 //! | state and snapshots | [`state`] |
 //! | sources, sinks and coordinators | [`source`], [`sink`], [`coordinator`], [`builtin`] |
 //! | jobs and their results | [`job`] |
-//! | how operators travel | [`factory`] |
+//! | how operators travel, and functions without captures | [`factory`], [`conjure`](mod@conjure) |
 //! | how records and signals pass through a chain | [`push`], [`signal`], [`flow`] |
+//! | what is held because one record became too much | [`overflow`] |
 //! | what is known of a user function's panic | [`panics`] |
 //! | how records lie in segments | [`frame`], [`output`], [`head`] |
 
@@ -23,6 +24,7 @@
 extern crate self as millstream_api;
 
 pub mod builtin;
+pub mod conjure;
 pub mod context;
 pub mod coordinator;
 mod edge;

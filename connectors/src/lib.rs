@@ -13,9 +13,9 @@
 //! | records that are made, at a rate | [`generator`] |
 //! | lines from a TCP socket | [`socket`] |
 //! | what is done with text that is not UTF-8 | [`invalid_utf8`] |
-//! | how functions of connectors reach the workers; their state and messages as bytes | `conjure`, `section` |
+//! | which functions can reach the workers; state and messages of connectors as bytes | `captures`, `section` |
 
-mod conjure;
+mod captures;
 #[cfg(test)]
 mod fake;
 pub mod file;

@@ -10,8 +10,8 @@ use millstream_model::{
 };
 
 use crate::{
+    conjure::conjure,
     context::RuntimeContext,
-    factory::conjure,
     function::{KeyedContext, KeyedProcessFunction, Timer},
     push::Out,
     record::{Key, Record},

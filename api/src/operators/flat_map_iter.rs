@@ -9,7 +9,8 @@ use millstream_model::{
 };
 
 use crate::{
-    factory::{Build, Product, conjure},
+    conjure::conjure,
+    factory::{Build, Product},
     flow::{self, Flow},
     operators::stateless::node,
     overflow::Overflow,

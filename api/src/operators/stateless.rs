@@ -7,8 +7,9 @@ use millstream_model::fault::Failure;
 use serde::de::DeserializeOwned;
 
 use crate::{
+    conjure::conjure,
     context::RuntimeContext,
-    factory::{Build, Product, conjure},
+    factory::{Build, Product},
     push::{AnyPush, Node, Operator, Out, Outputs},
     record::Record,
 };

@@ -11,7 +11,8 @@ use serde::{Deserialize, Serialize};
 
 use super::stateless::node;
 use crate::{
-    factory::{Build, Product, conjure},
+    conjure::conjure,
+    factory::{Build, Product},
     flow::Flow,
     push::{Forward, Operator, Out},
     record::Record,

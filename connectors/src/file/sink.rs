@@ -2,7 +2,7 @@
 
 use std::{marker::PhantomData, path::PathBuf};
 
-use millstream_api::{context::RuntimeContext, record::Record, sink::Sink};
+use millstream_api::{conjure::conjure, context::RuntimeContext, record::Record, sink::Sink};
 use millstream_model::fault::Failure;
 use serde::{Deserialize, Serialize};
 
@@ -12,7 +12,7 @@ use super::{
     path::FilePath,
     writer::TextFileWriter,
 };
-use crate::conjure::{conjure, refuse_captures};
+use crate::captures::refuse_captures;
 
 /// Writes lines to part files in a directory, each line exactly once.
 ///

@@ -9,6 +9,7 @@
 use std::{marker::PhantomData, time::Duration};
 
 use millstream_api::{
+    conjure::conjure,
     context::RuntimeContext,
     record::Record,
     source::{Boundedness, Source, SourceOut, SourceReader, SourceSnapshot, SourceStatus},
@@ -20,10 +21,7 @@ mod clock;
 mod schedule;
 
 use self::schedule::{Schedule, Sequence};
-use crate::{
-    conjure::{conjure, refuse_captures},
-    section,
-};
+use crate::{captures::refuse_captures, section};
 
 /// Name of a sequence in checkpoints.
 const SEQUENCE: &str = "sequence";

@@ -7,8 +7,8 @@ use millstream_model::fault::Failure;
 use serde::{Serialize, de::DeserializeOwned};
 
 use crate::{
+    conjure::conjure,
     context::RuntimeContext,
-    factory::conjure,
     function::{AsyncFunction, no_result_in_time},
     record::Record,
 };
