@@ -3,8 +3,8 @@
 //! loop to the task.
 //!
 //! The sender writes into its open segment, which the receiver may already be reading. A segment costs its whole size
-//! in credit when it is opened; without credit the sender goes on in segments that stay with it (overdraft), and says
-//! that it has no room.
+//! in credit when it is opened; without credit the sender goes on in segments that stay with it (overdraft), says that it
+//! has no room, and tells the receiver how much waits.
 
 use std::{
     collections::VecDeque,
@@ -17,7 +17,7 @@ use std::{
 use crossbeam_queue::ArrayQueue;
 
 use crate::{
-    credit::{Grant, Granter, Spender},
+    credit::{Backlog, Grant, Opening, Spender},
     gate::GateSignal,
     segment::{SegmentPart, SegmentPool, SegmentReader, SegmentWriter},
     wake::Waker,
@@ -27,6 +27,8 @@ use crate::{
 struct Link {
     queue: ArrayQueue<SegmentReader>,
     granted: AtomicU64,
+    /// What the sender could use: a total, as what is granted.
+    backlog: AtomicU64,
     /// The sender wants to hear of the next grant.
     watched: AtomicBool,
     sender: GrantSignal,
@@ -50,8 +52,7 @@ impl GrantSignal {
     }
 }
 
-/// Makes a channel. `window` is what the receiver promises, in bytes; at least two segments are promised, one to read
-/// and one to fill.
+/// Makes a channel that has a window to itself, in bytes; at least two segments, one to read and one to fill.
 pub fn channel(
     pool: &SegmentPool,
     window: u64,
@@ -60,16 +61,33 @@ pub fn channel(
     index: usize,
 ) -> (ChannelSender, ChannelReceiver) {
     let segment_bytes = pool.segment_bytes() as u64;
-    let segments = (window / segment_bytes).max(2);
-    let granter = Granter::new(segments * segment_bytes);
+    let window = (window / segment_bytes).max(2) * segment_bytes;
+    let opening = Opening { granted: Grant(window), window, is_lent: false };
+    opened_channel(pool, opening, false, sender, signal, index)
+}
+
+/// Makes a channel with the room that a gate's granter has for it. If it `ends_at_flush`, nothing is added to a segment
+/// after it was flushed.
+pub fn opened_channel(
+    pool: &SegmentPool,
+    opening: Opening,
+    ends_at_flush: bool,
+    sender: GrantSignal,
+    signal: Arc<GateSignal>,
+    index: usize,
+) -> (ChannelSender, ChannelReceiver) {
+    let segment_bytes = pool.segment_bytes() as u64;
+    let Opening { granted, window, is_lent } = opening;
+    let ends_at_flush = ends_at_flush || is_lent;
     let link = Arc::new(Link {
-        queue: ArrayQueue::new(segments as usize),
-        granted: AtomicU64::new(granter.granted().0),
+        queue: ArrayQueue::new((window / segment_bytes) as usize),
+        granted: AtomicU64::new(granted.0),
+        backlog: AtomicU64::new(0),
         watched: AtomicBool::new(false),
         sender,
     });
     let mut spender = Spender::default();
-    spender.on_grant(granter.granted());
+    spender.on_grant(granted);
     (
         ChannelSender {
             link: link.clone(),
@@ -79,9 +97,10 @@ pub fn channel(
             waiting: VecDeque::new(),
             signal,
             index,
+            ends_at_flush,
             sent_bytes: 0,
         },
-        ChannelReceiver { link, granter, current: None, segment_bytes },
+        ChannelReceiver { link, current: None, segment_bytes, window, ends_at_flush },
     )
 }
 
@@ -95,6 +114,7 @@ pub struct ChannelSender {
     waiting: VecDeque<SegmentReader>,
     signal: Arc<GateSignal>,
     index: usize,
+    ends_at_flush: bool,
     sent_bytes: u64,
 }
 
@@ -110,13 +130,7 @@ impl ChannelSender {
 
     /// Closes the open segment and opens another.
     pub fn next_segment(&mut self) {
-        if let Some(segment) = self.open.take() {
-            self.sent_bytes += segment.filled() as u64;
-            segment.seal();
-            if self.waiting.is_empty() {
-                self.signal.notify(self.index);
-            }
-        }
+        self.end_segment();
         let segment = self.pool.take();
         if self.waiting.is_empty() && self.has_credit() {
             self.enqueue(segment.reader());
@@ -124,6 +138,17 @@ impl ChannelSender {
             self.waiting.push_back(segment.reader());
         }
         self.open = Some(segment);
+    }
+
+    /// Closes the open segment: its reader is not kept waiting for more.
+    pub fn end_segment(&mut self) {
+        if let Some(segment) = self.open.take() {
+            self.sent_bytes += segment.filled() as u64;
+            segment.seal();
+            if self.waiting.is_empty() {
+                self.signal.notify(self.index);
+            }
+        }
     }
 
     fn has_credit(&mut self) -> bool {
@@ -147,6 +172,9 @@ impl ChannelSender {
 
     /// Lets the receiver see everything that was written, as far as there is credit.
     pub fn flush(&mut self) {
+        if self.ends_at_flush {
+            return self.end_segment();
+        }
         if let Some(segment) = &mut self.open
             && segment.commit()
             && self.waiting.is_empty()
@@ -155,12 +183,16 @@ impl ChannelSender {
         }
     }
 
-    /// Hands over waiting segments as far as there is credit. Once it returns false, the sender's waker will be called
-    /// when there is more.
+    /// Hands over waiting segments as far as there is credit. Once it returns false, the receiver knows what waits, and
+    /// the sender's waker will be called when there is more.
     pub fn resume(&mut self) -> bool {
         self.hand_over_waiting();
         if self.waiting.is_empty() {
             return true;
+        }
+        let waiting_bytes = self.waiting.len() as u64 * self.pool.segment_bytes() as u64;
+        if let Some(backlog) = self.spender.announce(waiting_bytes) {
+            self.announce(backlog);
         }
         // Either the receiver sees the flag after its grant, or we see the grant after setting the flag.
         self.link.watched.store(true, Ordering::SeqCst);
@@ -172,6 +204,22 @@ impl ChannelSender {
     pub fn watch_grants(&mut self) -> Grant {
         self.link.watched.store(true, Ordering::SeqCst);
         Grant(self.link.granted.load(Ordering::SeqCst))
+    }
+
+    /// Tells the receiver what could be sent if there were room.
+    pub fn announce(&self, backlog: Backlog) {
+        self.link.backlog.store(backlog.0, Ordering::SeqCst);
+        self.signal.notify(self.index);
+    }
+
+    /// What was granted so far, as far as the receiver has told, and what was used of it.
+    pub fn credit(&self) -> (Grant, u64) {
+        (Grant(self.link.granted.load(Ordering::Acquire)), self.spender.totals().1)
+    }
+
+    /// Whether each flush ends a segment.
+    pub fn ends_at_flush(&self) -> bool {
+        self.ends_at_flush
     }
 
     /// Whether there is a segment that is being filled.
@@ -187,6 +235,10 @@ impl ChannelSender {
     fn hand_over_waiting(&mut self) {
         let mut handed_over = false;
         while !self.waiting.is_empty() && self.has_credit() {
+            if self.ends_at_flush && self.waiting.len() == 1 {
+                // The open one: it would be held by a sender that has no more.
+                self.end_segment();
+            }
             let reader = self.waiting.pop_front().expect("not empty");
             self.enqueue(reader);
             handed_over = true;
@@ -202,40 +254,76 @@ impl ChannelSender {
     }
 }
 
-/// The receiving end.
+/// The receiving end. What it receives and frees is for the granter of its gate to count.
 pub struct ChannelReceiver {
     link: Arc<Link>,
-    granter: Granter,
     current: Option<SegmentReader>,
     segment_bytes: u64,
+    window: u64,
+    ends_at_flush: bool,
+}
+
+/// What a receiver has come to.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Advanced {
+    /// There is something to read.
+    Readable,
+    /// Nothing is there.
+    Empty,
+    /// A segment was begun, to be counted as received.
+    Begun,
+    /// A segment was read, to be counted as freed.
+    Freed,
 }
 
 impl ChannelReceiver {
-    /// Moves on to the next segment if the current one is read; whether there is something to read.
+    /// Takes one step to the next bytes that can be read.
     #[inline]
-    pub fn advance(&mut self) -> bool {
-        loop {
-            match &self.current {
-                Some(segment) if !segment.available().is_empty() => return true,
-                Some(segment) if !segment.is_finished() => return false,
-                Some(_) => self.free(),
-                None => {}
+    pub fn advance(&mut self) -> Advanced {
+        match &self.current {
+            Some(segment) if !segment.available().is_empty() => Advanced::Readable,
+            Some(segment) if !segment.is_finished() => Advanced::Empty,
+            Some(_) => {
+                self.current = None;
+                Advanced::Freed
             }
-            let Some(next) = self.link.queue.pop() else { return false };
-            let received = self.granter.receive(self.segment_bytes);
-            assert!(received.is_ok(), "a sender of this process used room that was not granted");
-            self.current = Some(next);
+            None => match self.link.queue.pop() {
+                Some(next) => {
+                    self.current = Some(next);
+                    Advanced::Begun
+                }
+                None => Advanced::Empty,
+            },
         }
     }
 
-    #[cold]
-    fn free(&mut self) {
-        self.current = None;
-        let Grant(total) = self.granter.grant(self.segment_bytes);
-        self.link.granted.store(total, Ordering::SeqCst);
+    /// Tells the sender what it may use in all.
+    pub fn grant(&self, total: Grant) {
+        self.link.granted.store(total.0, Ordering::SeqCst);
         if self.link.watched.load(Ordering::SeqCst) && self.link.watched.swap(false, Ordering::SeqCst) {
             self.link.sender.notify();
         }
+    }
+
+    /// What the sender has said that it could use.
+    #[inline]
+    pub fn backlog(&self) -> Backlog {
+        Backlog(self.link.backlog.load(Ordering::SeqCst))
+    }
+
+    /// The most that may be granted to the sender and not freed, in bytes.
+    pub fn window(&self) -> u64 {
+        self.window
+    }
+
+    /// Whether each flush of the sender ends a segment.
+    pub fn ends_at_flush(&self) -> bool {
+        self.ends_at_flush
+    }
+
+    /// Whether the current segment is read and closed.
+    pub fn is_finished(&self) -> bool {
+        self.current.as_ref().is_some_and(SegmentReader::is_finished)
     }
 
     /// What can be read; call `advance` first.
@@ -266,6 +354,11 @@ impl ChannelReceiver {
         }
     }
 
+    /// Segments behind the current one.
+    pub fn queued_segments(&self) -> usize {
+        self.link.queue.len()
+    }
+
     /// Bytes that wait to be read, about: the segments behind the current one count whole.
     pub fn queued_bytes(&self) -> u64 {
         self.available().len() as u64 + self.link.queue.len() as u64 * self.segment_bytes
@@ -275,10 +368,13 @@ impl ChannelReceiver {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::gate::InputGate;
 
-    fn pair(window: u64) -> (ChannelSender, ChannelReceiver) {
+    fn pair(window: u64) -> (ChannelSender, InputGate) {
         let pool = SegmentPool::new(64, 64);
-        channel(&pool, window, GrantSignal::Thread(Arc::default()), Arc::new(GateSignal::new(1, Arc::default())), 0)
+        let signal = Arc::new(GateSignal::new(1, Arc::default()));
+        let (sender, receiver) = channel(&pool, window, GrantSignal::Thread(Arc::default()), signal.clone(), 0);
+        (sender, InputGate::new(vec![receiver], signal))
     }
 
     fn write(sender: &mut ChannelSender, byte: u8) {
@@ -290,11 +386,11 @@ mod tests {
         *filled += 8;
     }
 
-    fn read_all(receiver: &mut ChannelReceiver) -> Vec<u8> {
+    fn read_all(gate: &mut InputGate) -> Vec<u8> {
         let mut seen = Vec::new();
-        while receiver.advance() {
-            seen.push(receiver.available()[0]);
-            receiver.consume(8);
+        while let Some(channel) = gate.next_ready() {
+            seen.push(gate.available(channel)[0]);
+            gate.consume(channel, 8);
         }
         seen
     }

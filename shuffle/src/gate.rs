@@ -6,7 +6,8 @@
 use std::{collections::VecDeque, sync::Arc};
 
 use crate::{
-    channel::ChannelReceiver,
+    channel::{Advanced, ChannelReceiver},
+    credit::Granter,
     sync::{AtomicU64, Ordering},
     wake::Waker,
 };
@@ -60,12 +61,22 @@ pub struct InputGate {
     ready: VecDeque<usize>,
     is_ready: Vec<bool>,
     blocked: Vec<bool>,
+    granter: Granter,
 }
 
 impl InputGate {
+    /// For channels that have a window each and share nothing.
     pub fn new(channels: Vec<ChannelReceiver>, signal: Arc<GateSignal>) -> Self {
+        let windows: Vec<u64> = channels.iter().map(ChannelReceiver::window).collect();
+        let segment_bytes = channels.first().map_or(1, ChannelReceiver::segment_bytes);
+        Self::with_granter(channels, signal, Granter::fixed(segment_bytes, &windows))
+    }
+
+    /// For channels that were made with what `granter` has for them.
+    pub fn with_granter(channels: Vec<ChannelReceiver>, signal: Arc<GateSignal>, granter: Granter) -> Self {
         let count = channels.len();
         InputGate {
+            granter,
             channels,
             signal,
             ready: VecDeque::new(),
@@ -81,17 +92,47 @@ impl InputGate {
     /// The next channel that has something to read and is not blocked; they take turns.
     #[inline]
     pub fn next_ready(&mut self) -> Option<usize> {
-        if self.ready.is_empty() {
-            self.take_signals();
-        }
-        while let Some(channel) = self.ready.front().copied() {
-            if !self.blocked[channel] && self.channels[channel].advance() {
+        loop {
+            if self.ready.is_empty() {
+                self.take_signals();
+            }
+            // Only with all signals taken nothing is there: a wake that came before was about one of them, perhaps.
+            let channel = self.ready.front().copied()?;
+            if !self.blocked[channel] && self.advance(channel) {
                 return Some(channel);
             }
             self.ready.pop_front();
             self.is_ready[channel] = false;
         }
-        None
+    }
+
+    /// Moves on to the next segment of a channel if the current one is read; whether there is something to read.
+    #[inline]
+    fn advance(&mut self, channel: usize) -> bool {
+        loop {
+            match self.channels[channel].advance() {
+                Advanced::Readable => return true,
+                Advanced::Empty => return false,
+                step @ (Advanced::Begun | Advanced::Freed) => self.count(channel, step),
+            }
+        }
+    }
+
+    #[cold]
+    fn count(&mut self, channel: usize, step: Advanced) {
+        let bytes = self.channels[channel].segment_bytes();
+        if step == Advanced::Freed {
+            self.granter.free(channel, bytes);
+            self.tell_grants();
+        } else {
+            let received = self.granter.receive(channel, bytes);
+            assert!(received.is_ok(), "a sender of this process used room that was not granted");
+        }
+    }
+
+    fn tell_grants(&mut self) {
+        let InputGate { granter, channels, .. } = self;
+        granter.take_grants(|channel, total| channels[channel].grant(total));
     }
 
     /// Lets the other channels have their turn.
@@ -101,12 +142,16 @@ impl InputGate {
     }
 
     fn take_signals(&mut self) {
-        let InputGate { signal, ready, is_ready, .. } = self;
+        let InputGate { signal, ready, is_ready, granter, channels, .. } = self;
         signal.take(|channel| {
             if !std::mem::replace(&mut is_ready[channel], true) {
                 ready.push_back(channel);
             }
+            granter.announce(channel, channels[channel].backlog());
         });
+        if self.granter.has_grants() {
+            self.tell_grants();
+        }
     }
 
     /// A channel of the gate.
@@ -129,12 +174,22 @@ impl InputGate {
     /// Stops reading a channel: it waits for a barrier on the others. Its credit runs out, and so does its sender's.
     pub fn block(&mut self, channel: usize) {
         self.blocked[channel] = true;
+        self.granter.block(channel);
+        // A segment that ends with the barrier is not held until the others are there.
+        if self.channels[channel].is_finished() {
+            self.channels[channel].advance();
+            self.count(channel, Advanced::Freed);
+        }
     }
 
     /// Reads a channel again.
     pub fn unblock(&mut self, channel: usize) {
-        if std::mem::take(&mut self.blocked[channel]) && !self.is_ready[channel] {
-            self.is_ready[channel] = true;
+        if !std::mem::take(&mut self.blocked[channel]) {
+            return;
+        }
+        self.granter.unblock(channel);
+        self.tell_grants();
+        if !std::mem::replace(&mut self.is_ready[channel], true) {
             self.ready.push_back(channel);
         }
     }
@@ -142,6 +197,17 @@ impl InputGate {
     /// Reads all channels again.
     pub fn unblock_all(&mut self) {
         (0..self.channels.len()).for_each(|channel| self.unblock(channel));
+    }
+
+    /// Changes how many bytes may be under way on all channels together, within the gate's pool.
+    pub fn set_target(&mut self, bytes: u64) {
+        self.granter.set_target(bytes);
+        self.tell_grants();
+    }
+
+    /// Bytes that are promised to senders and not freed, and the most that they may ever be.
+    pub fn promised(&self) -> (u64, u64) {
+        (self.granter.outstanding(), self.granter.pool())
     }
 
     /// Bytes that wait to be read, about.

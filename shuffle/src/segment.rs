@@ -193,10 +193,10 @@ impl SegmentWriter {
         news
     }
 
-    /// Commits, and tells readers that nothing more follows.
-    pub fn seal(mut self) {
-        self.commit();
-        self.segment.committed.fetch_or(SEALED, Ordering::Release);
+    /// Commits, and tells readers that nothing more follows: who sees the last bytes sees that they are the last.
+    pub fn seal(self) {
+        assert!(self.filled <= self.segment.capacity(), "a segment was filled beyond its end");
+        self.segment.committed.store(self.filled as u32 | SEALED, Ordering::Release);
     }
 
     /// The reading end. To be called once: two readers would both see everything.

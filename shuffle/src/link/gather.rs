@@ -6,7 +6,7 @@ use crate::{
     copies::{Place, copied},
     segment::SegmentPart,
     transport::Batch,
-    wire::{Header, message::Message},
+    wire::{Header, Kind, message::Message},
 };
 
 /// Payloads from this size on are handed over by reference: one more chunk costs about as much as copying this much.
@@ -25,6 +25,12 @@ pub(super) struct Gather {
 impl Gather {
     pub(super) fn message(&mut self, message: &Message) {
         message.encode(&mut self.open);
+    }
+
+    /// A frame that says nothing but that the channel's segment is complete.
+    pub(super) fn end_of_segment(&mut self, channel: u32) {
+        let header = Header { kind: Kind::Data, opens_segment: false, ends_segment: true, channel, length: 0 };
+        self.open.put_slice(&header.encode());
     }
 
     pub(super) fn data(&mut self, header: Header, payload: SegmentPart) {

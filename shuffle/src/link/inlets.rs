@@ -5,7 +5,7 @@ use std::sync::Arc;
 use crate::{
     channel::ChannelSender,
     copies::{Place, copied},
-    credit::Grant,
+    credit::{Backlog, Grant},
     gate::GateSignal,
     wire::message::{ChannelKey, Message},
 };
@@ -15,6 +15,8 @@ pub(super) struct Inlets {
     inlets: Vec<Inlet>,
     /// A bit for each whose task has freed room.
     grants: Arc<GateSignal>,
+    /// Whose peer has used so much that it is to be told of what was kept back.
+    due: Vec<usize>,
     /// What the first of them is called on the wire; the others follow.
     pub(super) first_channel: u32,
 }
@@ -24,9 +26,9 @@ struct Inlet {
     sender: ChannelSender,
     /// What the peer was told of.
     told: Grant,
-    window: u64,
-    /// What the current frame has still to bring.
+    /// What the current frame has still to bring, and whether its segment is complete with it.
     missing: usize,
+    ends_segment: bool,
 }
 
 /// The peer has broken the rules of a channel.
@@ -40,6 +42,16 @@ pub enum Broken {
     NoSegment,
 }
 
+impl Inlet {
+    /// Whether there is as much news as the peer has left of what it was told of. So a peer that has nothing left is
+    /// told of every segment, and one that has much is told seldom.
+    fn is_worth_telling(&self, total: Grant) -> bool {
+        let (_, used) = self.sender.credit();
+        let news = total.0 - self.told.0;
+        news > 0 && news >= self.told.0.saturating_sub(used)
+    }
+}
+
 impl Inlets {
     pub(super) fn new(
         keys: Vec<ChannelKey>,
@@ -49,45 +61,62 @@ impl Inlets {
     ) -> Inlets {
         let inlet = |(key, mut sender): (ChannelKey, ChannelSender)| {
             let told = sender.watch_grants();
-            Inlet { key, sender, told, window: told.0, missing: 0 }
+            Inlet { key, sender, told, missing: 0, ends_segment: false }
         };
-        Inlets { inlets: keys.into_iter().zip(senders).map(inlet).collect(), grants, first_channel }
+        let inlets = keys.into_iter().zip(senders).map(inlet).collect();
+        Inlets { inlets, grants, due: Vec::new(), first_channel }
     }
 
     pub(super) fn len(&self) -> usize {
         self.inlets.len()
     }
 
-    /// What the peer is asked for: key, size of segments, and first grant of each.
-    pub(super) fn requests(&self) -> impl Iterator<Item = (u32, ChannelKey, u32, Grant)> {
-        (self.first_channel..)
-            .zip(&self.inlets)
-            .map(|(channel, inlet)| (channel, inlet.key, inlet.sender.segment_bytes() as u32, inlet.told))
+    /// What the peer is asked for: number, key, size of segments, first grant of each, and whether room is lent to it.
+    pub(super) fn requests(&self) -> impl Iterator<Item = (u32, ChannelKey, u32, Grant, bool)> {
+        (self.first_channel..).zip(&self.inlets).map(|(channel, Inlet { key, sender, told, .. })| {
+            (channel, *key, sender.segment_bytes() as u32, *told, sender.ends_at_flush())
+        })
     }
 
-    /// What the peer may use since the last call, told once half a window has come together.
+    /// What peers may use since the last call. It is kept back as long as a peer has more than that left.
     pub(super) fn take_grants(&mut self, mut tell: impl FnMut(Message)) {
-        let Inlets { inlets, grants, first_channel } = self;
-        grants.take(|index| {
+        let Inlets { inlets, grants, due, first_channel } = self;
+        let mut look = |index: usize| {
             let inlet = &mut inlets[index];
             let total = inlet.sender.watch_grants();
-            if total.0 - inlet.told.0 >= inlet.window / 2 {
+            if inlet.is_worth_telling(total) {
                 inlet.told = total;
                 tell(Message::Grant { channel: *first_channel + index as u32, total });
             }
-        });
+        };
+        due.drain(..).for_each(&mut look);
+        grants.take(&mut look);
+    }
+
+    /// The peer could use so much.
+    pub(super) fn announce(&mut self, index: usize, backlog: Backlog) {
+        self.inlets[index].sender.announce(backlog);
     }
 
     /// A frame of `bytes` begins.
     ///
     /// # Errors
     /// If the peer had no room for it.
-    pub(super) fn begin(&mut self, index: usize, opens_segment: bool, bytes: usize) -> Result<(), Broken> {
+    pub(super) fn begin(
+        &mut self,
+        index: usize,
+        opens_segment: bool,
+        ends_segment: bool,
+        bytes: usize,
+    ) -> Result<(), Broken> {
         let inlet = &mut self.inlets[index];
         if opens_segment {
             inlet.sender.next_segment();
             if inlet.sender.waiting() > 0 {
                 return Err(Broken::WithoutCredit);
+            }
+            if inlet.is_worth_telling(inlet.sender.credit().0) {
+                self.due.push(index);
             }
         } else if !inlet.sender.is_open() {
             return Err(Broken::NoSegment);
@@ -97,6 +126,7 @@ impl Inlets {
             return Err(Broken::BeyondSegment { bytes, room });
         }
         inlet.missing = bytes;
+        inlet.ends_segment = ends_segment;
         Ok(())
     }
 
@@ -114,6 +144,6 @@ impl Inlets {
     pub(super) fn end(&mut self, index: usize) {
         let inlet = &mut self.inlets[index];
         debug_assert_eq!(inlet.missing, 0, "the decoder counts");
-        inlet.sender.flush();
+        if inlet.ends_segment { inlet.sender.end_segment() } else { inlet.sender.flush() }
     }
 }

@@ -6,6 +6,7 @@
 //!                         ▲                                                                     │ freed
 //!                         └─────────────── grants ◄═══ control stream ◄─── gather ◄──────────────┘
 //! ```
+//! On the control stream the other way: what waits for credit (backlog), for the receiver to decide who gets room.
 //! The receiving worker asks for each channel, and names it by a number. A segment costs its whole size in credit, and is
 //! filled at the receiver exactly as at the sender: so a small flush costs no more than it weighs, and what packing wastes
 //! is counted.
@@ -171,8 +172,8 @@ impl Link {
         let (keys, senders) = inlets.into_iter().unzip();
         let inlets = Inlets::new(keys, senders, grant_signal, core.next_channel);
         core.next_channel += inlets.len() as u32;
-        for (channel, key, segment_bytes, granted) in inlets.requests() {
-            let open = Open { channel, generation, token, key, codec: Codec::Row, segment_bytes, granted };
+        for (channel, key, segment_bytes, granted, is_lent) in inlets.requests() {
+            let open = Open { channel, generation, token, key, codec: Codec::Row, segment_bytes, granted, is_lent };
             self.control.message(&Message::Open(open));
         }
         core.deployments.insert(generation, Channels { token, outlets, by_key, inlets });
@@ -236,11 +237,12 @@ impl Link {
         for channels in self.core.deployments.values_mut() {
             channels.inlets.take_grants(|grant| self.control.message(&grant));
         }
+        for channels in self.core.deployments.values_mut() {
+            let room = |lane| room(Stream::Lane(lane as u8));
+            channels.outlets.pump(&mut self.lanes, room, |backlog| self.control.message(&backlog));
+        }
         if self.control.bytes() > 0 {
             hand_over(Stream::Control, self.control.take());
-        }
-        for channels in self.core.deployments.values_mut() {
-            channels.outlets.pump(&mut self.lanes, |lane| room(Stream::Lane(lane as u8)));
         }
         for (lane, gather) in self.lanes.iter_mut().enumerate().filter(|(_, gather)| gather.bytes() > 0) {
             hand_over(Stream::Lane(lane as u8), gather.take());
@@ -286,7 +288,7 @@ impl Core {
     }
 
     fn on_open(&mut self, open: Open) {
-        let Open { channel, generation, token, key, codec: Codec::Row, segment_bytes, granted } = open;
+        let Open { channel, generation, token, key, codec: Codec::Row, segment_bytes, granted, is_lent } = open;
         let refused = |reason: String| Message::Refused { channel, reason };
         let Some(channels) = self.deployments.get_mut(&generation) else {
             if generation > self.newest {
@@ -302,7 +304,9 @@ impl Core {
             let own = channels.outlets.segment_bytes(index);
             if u64::from(segment_bytes) != own {
                 refused(format!("segments have {segment_bytes} bytes there and {own} here"))
-            } else if channels.outlets.open(index, channel, granted) {
+            } else if is_lent && !channels.outlets.ends_at_flush(index) {
+                refused(format!("{key:?} has no floor there, and its segments do not end with each flush here"))
+            } else if channels.outlets.open(index, channel, granted, is_lent) {
                 self.outlets.insert(channel, (generation, index));
                 return;
             } else {
@@ -325,9 +329,9 @@ impl FrameSink for Core {
     type Error = Violation;
 
     fn data_begins(&mut self, header: Header) -> Result<(), Violation> {
-        let Header { channel, opens_segment, length, .. } = header;
+        let Header { channel, opens_segment, ends_segment, length, .. } = header;
         let Some((inlets, index)) = self.inlet(channel)? else { return Ok(()) };
-        let begun = inlets.begin(index, opens_segment, length as usize);
+        let begun = inlets.begin(index, opens_segment, ends_segment, length as usize);
         begun.map_err(|broken| Violation::Channel { channel, broken })
     }
 
@@ -365,6 +369,11 @@ impl FrameSink for Core {
             Message::Grant { channel, total } => {
                 if let Some((outlets, index)) = self.outlet(channel) {
                     outlets.grant(index, total);
+                }
+            }
+            Message::Backlog { channel, total } => {
+                if let Some((inlets, index)) = self.inlet(channel)? {
+                    inlets.announce(index, total);
                 }
             }
             Message::Close { channel } => {

@@ -6,7 +6,10 @@ use crate::{
     channel::ChannelReceiver,
     credit::{Grant, Spender},
     gate::{GateSignal, InputGate},
-    wire::{Header, Kind, message::ChannelKey},
+    wire::{
+        Header, Kind,
+        message::{ChannelKey, Message},
+    },
 };
 
 use super::gather::Gather;
@@ -29,6 +32,10 @@ enum State {
         channel: u32,
         spender: Spender,
         is_starved: bool,
+        /// The receiver takes each frame for a whole segment.
+        is_lent: bool,
+        /// The receiver has a segment that may get more.
+        has_segment: bool,
     },
     /// The receiver reads no more. What the task still writes is thrown away.
     Closed,
@@ -44,14 +51,18 @@ impl Outlets {
         self.gate.channel(index).segment_bytes()
     }
 
+    pub(super) fn ends_at_flush(&self, index: usize) -> bool {
+        self.gate.channel(index).ends_at_flush()
+    }
+
     /// The receiver asks for a channel. Whether it had not done so before.
-    pub(super) fn open(&mut self, index: usize, channel: u32, granted: Grant) -> bool {
+    pub(super) fn open(&mut self, index: usize, channel: u32, granted: Grant, is_lent: bool) -> bool {
         if !matches!(self.states[index], State::Unasked) {
             return false;
         }
         let mut spender = Spender::default();
         spender.on_grant(granted);
-        self.states[index] = State::Open { channel, spender, is_starved: false };
+        self.states[index] = State::Open { channel, spender, is_starved: false, is_lent, has_segment: false };
         self.gate.unblock(index);
         true
     }
@@ -70,8 +81,9 @@ impl Outlets {
         self.gate.unblock(index);
     }
 
-    /// Moves what was written into the lanes, in turns, as far as there is credit and `room` on the lane.
-    pub(super) fn pump(&mut self, lanes: &mut [Gather], room: impl Fn(usize) -> usize) {
+    /// Moves what was written into the lanes, in turns, as far as there is credit and `room` on the lane. Where credit is
+    /// missing, the receiver is told how much waits.
+    pub(super) fn pump(&mut self, lanes: &mut [Gather], room: impl Fn(usize) -> usize, mut tell: impl FnMut(Message)) {
         for index in self.stalled.drain(..) {
             self.gate.unblock(index);
         }
@@ -87,7 +99,7 @@ impl Outlets {
                     let bytes = self.gate.available(index).len();
                     self.gate.consume(index, bytes);
                 }
-                State::Open { channel, spender, is_starved } => {
+                State::Open { channel, spender, is_starved, is_lent, has_segment } => {
                     if lanes[lane].bytes() >= room(lane) {
                         self.gate.block(index);
                         self.stalled.push(index);
@@ -96,13 +108,27 @@ impl Outlets {
                     let segment_bytes = self.gate.channel(index).segment_bytes();
                     if is_fresh && !spender.try_spend(segment_bytes) {
                         self.starved += usize::from(!std::mem::replace(is_starved, true));
+                        let waiting = 1 + self.gate.channel(index).queued_segments() as u64;
+                        if let Some(total) = spender.announce(waiting * segment_bytes) {
+                            tell(Message::Backlog { channel: *channel, total });
+                        }
+                        // The end of a segment goes with the next one, which cannot go before this one is freed, perhaps.
+                        if std::mem::take(has_segment) {
+                            lanes[lane].end_of_segment(*channel);
+                        }
                         self.gate.block(index);
                         continue;
                     }
                     let Some(part) = self.gate.channel(index).share() else { continue };
                     let length = part.as_ref().len();
-                    let header =
-                        Header { kind: Kind::Data, opens_segment: is_fresh, channel: *channel, length: length as u32 };
+                    let header = Header {
+                        kind: Kind::Data,
+                        opens_segment: is_fresh,
+                        ends_segment: *is_lent,
+                        channel: *channel,
+                        length: length as u32,
+                    };
+                    *has_segment = !*is_lent;
                     lanes[lane].data(header, part);
                     self.gate.consume(index, length);
                 }

@@ -4,7 +4,8 @@ use std::collections::VecDeque;
 
 use super::*;
 use crate::{
-    channel::{GrantSignal, channel},
+    channel::{GrantSignal, opened_channel},
+    credit::{Backlog, Grant, Granter},
     gate::InputGate,
     segment::SegmentPool,
     wake::Waker,
@@ -38,21 +39,32 @@ fn key(index: usize) -> ChannelKey {
 struct Tasks {
     writers: Vec<ChannelSender>,
     gate: InputGate,
+    /// The memory of the receiving worker.
+    received: SegmentPool,
 }
 
-/// Attaches `count` channels from `from` to `to`.
+/// Attaches `count` channels from `from` to `to`, none of which lacks room because of another.
 fn connect(from: &mut Link, to: &mut Link, count: usize, window: u64) -> Tasks {
+    connect_gate(from, to, &Granter::fixed(SEGMENT as u64, &vec![window.max(2 * SEGMENT as u64); count]), count)
+}
+
+/// Attaches `count` channels, which end in a gate with so much room.
+fn connect_gate(from: &mut Link, to: &mut Link, granter: &Granter, count: usize) -> Tasks {
     let (pool_from, pool_to) = (SegmentPool::new(SEGMENT, 64), SegmentPool::new(SEGMENT, 64));
     let net = || Arc::new(GateSignal::new(count, Arc::new(Waker::default())));
     let (outlet_signal, grant_signal, gate_signal) = (net(), net(), net());
     let (mut writers, mut outlets, mut inlets, mut readers) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     for index in 0..count {
+        let opening = granter.opening(index);
+        let window = opening.window.max(2 * SEGMENT as u64);
+        let of_sender = Granter::fixed(SEGMENT as u64, &[window]).opening(0);
         let waker = GrantSignal::Thread(Arc::default());
-        let (writer, outlet) = channel(&pool_from, window, waker, outlet_signal.clone(), index);
+        let (writer, outlet) =
+            opened_channel(&pool_from, of_sender, opening.is_lent, waker, outlet_signal.clone(), index);
         writers.push(writer);
         outlets.push((key(index), outlet));
         let grants = GrantSignal::Channel(grant_signal.clone(), index);
-        let (inlet, reader) = channel(&pool_to, window, grants, gate_signal.clone(), index);
+        let (inlet, reader) = opened_channel(&pool_to, opening, false, grants, gate_signal.clone(), index);
         inlets.push((key(index), inlet));
         readers.push(reader);
     }
@@ -67,7 +79,8 @@ fn connect(from: &mut Link, to: &mut Link, count: usize, window: u64) -> Tasks {
     };
     to.attach(channels(Vec::new(), none(), inlets, grant_signal));
     from.attach(channels(outlets, outlet_signal, Vec::new(), none()));
-    Tasks { writers, gate: InputGate::new(readers, gate_signal) }
+    let gate = InputGate::with_granter(readers, gate_signal, granter.clone());
+    Tasks { writers, gate, received: pool_to }
 }
 
 /// What is under way in one direction.
@@ -131,8 +144,11 @@ fn every_element_arrives_once_and_in_order_whatever_the_streams_do() {
         let mut random = Random(seed * 0x9e37_79b9);
         let (mut a, mut b) = (Link::new(local(1), WorkerId(2)), Link::new(local(2), WorkerId(1)));
         let count = 1 + random.below(70) as usize;
+        // From room for all to room for hardly any.
+        let pool = [1000, 40, 10, 2][random.below(4) as usize];
         let window = [1, 2, 4][random.below(3) as usize] * SEGMENT as u64;
-        let mut tasks = connect(&mut a, &mut b, count, window);
+        let granter = Granter::new(SEGMENT as u64, pool * SEGMENT as u64, &vec![window; count]);
+        let mut tasks = connect_gate(&mut a, &mut b, &granter, count);
         let (mut there, mut back) = (Wire::default(), Wire::default());
         let total = 60_u64;
         let (mut written, mut seen) = (vec![0_u64; count], vec![0_u64; count]);
@@ -166,8 +182,103 @@ fn every_element_arrives_once_and_in_order_whatever_the_streams_do() {
             }
             let (granted, spent) = a.credit();
             assert!(spent <= granted, "seed {seed}");
+            assert!(tasks.received.in_use() as u64 <= pool, "seed {seed}: {} segments", tasks.received.in_use());
         }
     }
+}
+
+/// Moves all that can be moved between two links.
+fn exchange(a: &mut Link, b: &mut Link, there: &mut Wire, back: &mut Wire, random: &mut Random) {
+    there.pump(a, usize::MAX);
+    while there.deliver(b, random).unwrap() {}
+    back.pump(b, usize::MAX);
+    while back.deliver(a, random).unwrap() {}
+}
+
+#[test]
+fn a_task_takes_from_thousands_of_channels_within_the_room_of_its_gate_and_from_each() {
+    let (mut a, mut b) = (Link::new(local(1), WorkerId(2)), Link::new(local(2), WorkerId(1)));
+    let (count, pool) = (3_000_usize, 1024);
+    let granter = Granter::new(SEGMENT as u64, pool * SEGMENT as u64, &vec![8 * SEGMENT as u64; count]);
+    let mut tasks = connect_gate(&mut a, &mut b, &granter, count);
+    let (mut there, mut back, mut random) = (Wire::default(), Wire::default(), Random(9));
+    // Most bring little, some of those with and without a floor bring much, and all wait for each other's barrier once,
+    // which is element 4.
+    let total = |channel: usize| if channel % 500 == 499 { 400_u64 } else { 8 };
+    let (mut written, mut seen) = (vec![0_u64; count], vec![0_u64; count]);
+    let (mut blocked, mut rounds) = (0, 0);
+    while (0..count).any(|channel| seen[channel] < total(channel)) {
+        rounds += 1;
+        assert!(rounds < 10_000, "nothing moves any more");
+        for channel in 0..count {
+            let writer = &mut tasks.writers[channel];
+            while writer.resume() && written[channel] < total(channel) {
+                write(writer, written[channel], 64);
+                written[channel] += 1;
+                if written[channel] == 4 {
+                    break;
+                }
+            }
+            writer.flush();
+        }
+        exchange(&mut a, &mut b, &mut there, &mut back, &mut random);
+        assert!(tasks.received.in_use() as u64 <= pool, "{} segments", tasks.received.in_use());
+        // A part of what is there, so that there is always a backlog.
+        for _ in 0..700 {
+            let Some(channel) = tasks.gate.next_ready() else { break };
+            let before = seen[channel];
+            read(&mut tasks.gate, channel, &mut seen[channel]);
+            if before < 4 && seen[channel] >= 4 {
+                assert_eq!(seen[channel], 4, "what is behind a barrier is in another segment");
+                tasks.gate.block(channel);
+                blocked += 1;
+                if blocked == count {
+                    tasks.gate.unblock_all();
+                }
+            } else {
+                tasks.gate.rotate();
+            }
+        }
+    }
+    assert_eq!(blocked, count);
+}
+
+#[test]
+fn a_peer_is_told_of_room_as_soon_as_it_may_lack_it() {
+    // The first grant is of many segments. Later the target is one, so that every grant is much less than the first.
+    let (mut a, mut b) = (Link::new(local(1), WorkerId(2)), Link::new(local(2), WorkerId(1)));
+    let mut tasks = connect(&mut a, &mut b, 1, 16 * SEGMENT as u64);
+    let (mut there, mut back, mut random) = (Wire::default(), Wire::default(), Random(3));
+    let (mut written, mut seen, mut rounds) = (0, 0, 0);
+    tasks.gate.set_target(SEGMENT as u64);
+    while seen < 1_000 {
+        rounds += 1;
+        assert!(rounds < 10_000, "{seen} of {written} have arrived, and nothing moves any more");
+        while tasks.writers[0].resume() && written < 1_000 {
+            write(&mut tasks.writers[0], written, 64);
+            written += 1;
+        }
+        tasks.writers[0].flush();
+        exchange(&mut a, &mut b, &mut there, &mut back, &mut random);
+        if tasks.gate.next_ready().is_some() {
+            read(&mut tasks.gate, 0, &mut seen);
+        }
+        assert!(rounds < 30 || tasks.received.in_use() <= 1, "{} segments", tasks.received.in_use());
+    }
+}
+
+#[test]
+fn an_announcement_for_a_channel_that_never_was_is_a_violation_and_for_a_closed_one_none() {
+    let mut link = greeted();
+    let mut peer = Link::new(local(1), WorkerId(2));
+    let _tasks = connect(&mut peer, &mut link, 1, 512);
+    let backlog = |channel, total| encoded(&Message::Backlog { channel, total: Backlog(total) });
+    assert_eq!(link.on_bytes(Stream::Control, &backlog(2, 1)), Err(Violation::UnknownChannel(2)));
+    let mut link = greeted();
+    let _tasks = connect(&mut peer, &mut link, 1, 512);
+    link.on_bytes(Stream::Control, &backlog(1, u64::MAX)).unwrap();
+    link.detach(GENERATION);
+    link.on_bytes(Stream::Control, &backlog(1, 7)).unwrap();
 }
 
 #[test]
@@ -216,7 +327,8 @@ fn encoded(message: &Message) -> Vec<u8> {
 }
 
 fn data(channel: u32, opens_segment: bool, bytes: usize) -> Vec<u8> {
-    let header = Header { kind: crate::wire::Kind::Data, opens_segment, channel, length: bytes as u32 };
+    let header =
+        Header { kind: crate::wire::Kind::Data, opens_segment, ends_segment: false, channel, length: bytes as u32 };
     [&header.encode()[..], &vec![0; bytes]].concat()
 }
 
@@ -265,9 +377,17 @@ fn channels_are_refused_with_the_reason() {
     let mut unused = Link::new(local(1), WorkerId(2));
     let _tasks = connect(&mut link, &mut unused, 2, 512);
     let open = |channel, generation: Generation, token, key, segment_bytes| {
-        Message::Open(Open { channel, generation, token, key, codec: Codec::Row, segment_bytes, granted: Grant(512) })
+        Message::Open(Open {
+            channel,
+            generation,
+            token,
+            key,
+            codec: Codec::Row,
+            segment_bytes,
+            granted: Grant(512),
+            is_lent: false,
+        })
     };
-    use crate::credit::Grant;
     said(&mut link);
     for (message, reason) in [
         (open(1, Generation(2), TOKEN, key(0), 256), "deployment 2 has ended here"),

@@ -125,7 +125,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        credit::Grant,
+        credit::{Backlog, Grant},
         wire::{PROTOCOL_VERSION, message::Hello},
     };
 
@@ -167,6 +167,7 @@ mod tests {
         let messages = vec![
             Message::Hello(Hello { version: PROTOCOL_VERSION, job: JobId(7), worker: WorkerId(3) }),
             Message::Grant { channel: 5, total: Grant(1 << 40) },
+            Message::Backlog { channel: 5, total: Backlog(u64::MAX) },
             Message::Close { channel: 9 },
             Message::Refused { channel: 2, reason: "no".to_owned() },
         ];
@@ -175,8 +176,13 @@ mod tests {
         let mut lane = BytesMut::new();
         let data: Vec<(u32, Vec<u8>)> = (1..20_u32).map(|n| (n, vec![n as u8; n as usize * 8])).collect();
         for (channel, bytes) in &data {
-            let header =
-                Header { kind: Kind::Data, opens_segment: true, channel: *channel, length: bytes.len() as u32 };
+            let header = Header {
+                kind: Kind::Data,
+                opens_segment: true,
+                ends_segment: false,
+                channel: *channel,
+                length: bytes.len() as u32,
+            };
             lane.put_slice(&header.encode());
             lane.put_slice(bytes);
         }
@@ -192,8 +198,20 @@ mod tests {
         let mut bytes = BytesMut::new();
         Message::Close { channel: 9 }.encode(&mut bytes);
         assert_eq!(feed(&bytes, 100, false), Err(Malformed::WrongStream(Kind::Close)));
-        let header = Header { kind: Kind::Data, opens_segment: false, channel: 0, length: 8 };
+        let header = Header { kind: Kind::Data, opens_segment: false, ends_segment: false, channel: 0, length: 8 };
         assert_eq!(feed(&header.encode(), 5, true), Err(Malformed::WrongStream(Kind::Data)));
+    }
+
+    #[test]
+    fn totals_of_another_length_are_refused() {
+        for kind in [Kind::Grant, Kind::Backlog] {
+            for length in [0, 7, 9] {
+                let header = Header { kind, opens_segment: false, ends_segment: false, channel: 3, length };
+                let bytes = [&header.encode()[..], &vec![0; length as usize]].concat();
+                let cause = "a total has 8 bytes".to_owned();
+                assert_eq!(feed(&bytes, 5, true), Err(Malformed::Payload { kind, cause }));
+            }
+        }
     }
 
     #[test]

@@ -9,7 +9,7 @@ use millstream_model::{
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use super::{HEADER_BYTES, Header, Kind, Malformed, PROTOCOL_VERSION};
-use crate::credit::Grant;
+use crate::credit::{Backlog, Grant};
 
 /// The first message of each side.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -43,6 +43,8 @@ pub struct Open {
     /// The size of the segments at the receiver, which the sender's must have, too.
     pub segment_bytes: u32,
     pub granted: Grant,
+    /// The receiver grants one segment at a time, and takes each frame for a whole one.
+    pub is_lent: bool,
 }
 
 /// Something that an operator's coordinator and its subtasks say to each other.
@@ -86,6 +88,11 @@ pub enum Message {
         channel: u32,
         total: Grant,
     },
+    /// The sender of a channel could use this much room in all.
+    Backlog {
+        channel: u32,
+        total: Backlog,
+    },
     /// The receiver of a channel reads no more of it. What is under way is thrown away.
     Close {
         channel: u32,
@@ -109,11 +116,15 @@ impl Message {
                 out.put_u64_le(total.0);
                 (Kind::Grant, *channel)
             }
+            Message::Backlog { channel, total } => {
+                out.put_u64_le(total.0);
+                (Kind::Backlog, *channel)
+            }
             Message::Close { channel } => (Kind::Close, *channel),
             Message::Event(event) => (Kind::Event, write(event, out)),
         };
         let length = (out.len() - start - HEADER_BYTES) as u32;
-        let header = Header { kind, opens_segment: false, channel, length };
+        let header = Header { kind, opens_segment: false, ends_segment: false, channel, length };
         out[start..start + HEADER_BYTES].copy_from_slice(&header.encode());
     }
 
@@ -136,10 +147,8 @@ impl Message {
             }
             Kind::Open => Message::Open(read(kind, payload)?),
             Kind::Refused => Message::Refused { channel, reason: String::from_utf8_lossy(payload).into_owned() },
-            Kind::Grant => {
-                let total = payload.try_into().map_err(|_| malformed(kind, "a grant has 8 bytes"))?;
-                Message::Grant { channel, total: Grant(u64::from_le_bytes(total)) }
-            }
+            Kind::Grant => Message::Grant { channel, total: Grant(total(kind, payload)?) },
+            Kind::Backlog => Message::Backlog { channel, total: Backlog(total(kind, payload)?) },
             Kind::Close if payload.is_empty() => Message::Close { channel },
             Kind::Close => return Err(malformed(kind, "nothing was expected")),
             Kind::Event => Message::Event(read(kind, payload)?),
@@ -160,6 +169,11 @@ fn read<T: DeserializeOwned>(kind: Kind, payload: &[u8]) -> Result<T, Malformed>
         Ok((_, rest)) => Err(malformed(kind, &format!("{} bytes are left over", rest.len()))),
         Err(cause) => Err(malformed(kind, &cause.to_string())),
     }
+}
+
+fn total(kind: Kind, payload: &[u8]) -> Result<u64, Malformed> {
+    let bytes = payload.try_into().map_err(|_| malformed(kind, "a total has 8 bytes"))?;
+    Ok(u64::from_le_bytes(bytes))
 }
 
 fn malformed(kind: Kind, cause: &str) -> Malformed {
