@@ -7,14 +7,15 @@ use std::{
 };
 
 use millstream_model::{
-    config,
+    config::{self, Key, MemorySize},
     deployment::Deployment,
     fault::Failure,
     id::{OperatorId, Subtask, WorkerId},
     job_graph::{JobGraph, JobVertex},
 };
 use millstream_shuffle::{
-    channel::{ChannelReceiver, ChannelSender, GrantSignal, channel},
+    channel::{ChannelReceiver, ChannelSender, GrantSignal, opened_channel},
+    credit::Granter,
     exchange::Exchange,
     gate::{GateSignal, InputGate},
     link::PeerChannels,
@@ -60,6 +61,7 @@ struct GateParts {
     receivers: Vec<ChannelReceiver>,
     inputs: Vec<(u8, Origin)>,
     signal: Arc<GateSignal>,
+    granter: Granter,
 }
 
 /// One channel of the job.
@@ -71,16 +73,77 @@ struct Connection {
     to: WorkerId,
 }
 
-/// How many bytes may be under way on each channel. Those from one worker to another share `of_pair`: a round trip lies
-/// between two grants, and two threads have to be woken on the way, so few channels need more than one within a process.
-fn windows(connections: &[Connection], local: u64, of_pair: u64) -> Vec<u64> {
-    let mut channels = HashMap::<(WorkerId, WorkerId), u64>::new();
-    connections.iter().for_each(|connection| *channels.entry((connection.from, connection.to)).or_default() += 1);
-    let window = |connection: &Connection| {
-        let pair = (connection.from, connection.to);
-        if pair.0 == pair.1 { local } else { (of_pair / channels[&pair].max(4)).max(local) }
-    };
-    connections.iter().map(window).collect()
+/// The least that segments are made.
+const SEGMENT_BYTES_MIN: u64 = 4 << 10;
+
+/// How the memory between tasks is laid out. All workers of a job come to the same.
+#[derive(Clone, Debug)]
+pub(crate) struct Layout {
+    pub(crate) segment_bytes: u64,
+    /// What one gate may have, and the channels out of one task at their sending ends.
+    gate_bytes: u64,
+    local_window: u64,
+    remote_window: u64,
+    /// How many channels each subtask reads, and writes.
+    into: HashMap<Subtask, usize>,
+    out_of: HashMap<Subtask, usize>,
+}
+
+impl Layout {
+    /// # Errors
+    /// If the configuration has a bad value.
+    pub(crate) fn new(graph: &JobGraph) -> Result<Layout, Failure> {
+        let bytes = |key: &Key<MemorySize>| graph.configuration.get(key).map(MemorySize::bytes);
+        let (mut into, mut out_of) = (HashMap::<Subtask, usize>::new(), HashMap::<Subtask, usize>::new());
+        for edge in &graph.edges {
+            let (source, target) = (&graph.vertices[edge.source], &graph.vertices[edge.target]);
+            for index in 0..source.parallelism {
+                let consumers = edge.partitioning.consumers(index, source.parallelism, target.parallelism);
+                *out_of.entry(Subtask { vertex: source.id, index }).or_default() += consumers.len();
+                consumers.for_each(|index| *into.entry(Subtask { vertex: target.id, index }).or_default() += 1);
+            }
+        }
+        let gate_bytes = bytes(&config::GATE_SIZE_MAX)?;
+        let widest = into.values().chain(out_of.values()).copied().max().unwrap_or(0) as u64;
+        let segment_bytes = segment_bytes(bytes(&config::SEGMENT_SIZE)?, widest, gate_bytes);
+        let (local_window, remote_window) = (bytes(&config::CHANNEL_WINDOW)?, bytes(&config::REMOTE_WINDOW)?);
+        Ok(Layout { segment_bytes, gate_bytes, local_window, remote_window, into, out_of })
+    }
+
+    /// The most that each channel may have under way in its gate, with room for all of them. Those from one worker to
+    /// another share a window: a round trip lies between two grants, and two threads have to be woken on the way, so few
+    /// channels need more than one within a process.
+    fn windows(&self, connections: &[Connection]) -> Vec<u64> {
+        let mut channels = HashMap::<(WorkerId, WorkerId), u64>::new();
+        connections.iter().for_each(|connection| *channels.entry((connection.from, connection.to)).or_default() += 1);
+        let local = self.local_window.max(2 * self.segment_bytes);
+        let window = |connection: &Connection| {
+            let pair = (connection.from, connection.to);
+            if pair.0 == pair.1 { local } else { (self.remote_window / channels[&pair].max(4)).max(local) }
+        };
+        connections.iter().map(window).collect()
+    }
+
+    /// What a channel to another worker has at its sending end: tasks with many of them have as much as gates have.
+    fn sending_window(&self, producer: Subtask, window: u64) -> u64 {
+        let share = self.gate_bytes / self.out_of[&producer].max(1) as u64;
+        window.min(share.max(2 * self.segment_bytes))
+    }
+
+    /// Whether some of the channels into a task have no floor.
+    fn has_lent(&self, consumer: Subtask) -> bool {
+        self.into[&consumer] > Granter::floors_max(self.segment_bytes, self.gate_bytes)
+    }
+}
+
+/// What segments are made, so that one for each channel of the widest task takes at most half of its room.
+fn segment_bytes(configured: u64, widest: u64, gate_bytes: u64) -> u64 {
+    let mut bytes = configured;
+    while bytes > SEGMENT_BYTES_MIN && bytes * widest > gate_bytes / 2 {
+        bytes = (bytes / 2).max(SEGMENT_BYTES_MIN);
+    }
+    // Segments consist of cache lines.
+    bytes - bytes % 64
 }
 
 impl Wiring {
@@ -92,20 +155,31 @@ impl Wiring {
     pub(crate) fn new(
         graph: &JobGraph,
         deployment: &Deployment,
+        layout: &Layout,
         worker: WorkerId,
         mailboxes: &BTreeMap<Subtask, SlotMailbox>,
         exchange: Option<(&Exchange, Origin)>,
     ) -> Result<Wiring, Failure> {
         let remote = exchange.map_or(Origin::Unproved, |(_, origin)| origin);
-        let configuration = &graph.configuration;
-        let segment_bytes = configuration.get(&config::SEGMENT_SIZE)?.bytes() as usize;
-        let window = configuration.get(&config::CHANNEL_WINDOW)?.bytes();
         let workers: HashMap<_, _> = deployment.placements.iter().map(|p| (p.subtask, p.worker)).collect();
         let connections = connections(graph, &workers, worker)?;
         let coordinated = coordinated(graph, &workers, worker)?;
-        let windows = windows(&connections, window, configuration.get(&config::REMOTE_WINDOW)?.bytes());
-        let segments = windows.iter().map(|window| (*window as usize / segment_bytes).max(2)).sum();
-        let pool = SegmentPool::new(segment_bytes, segments);
+        let windows = layout.windows(&connections);
+        let mut windows_into = HashMap::<Subtask, Vec<u64>>::new();
+        let mut sending = 0;
+        for (connection, window) in connections.iter().zip(&windows) {
+            if connection.to == worker {
+                windows_into.entry(connection.consumer).or_default().push(*window);
+            } else {
+                sending += layout.sending_window(connection.producer, *window);
+            }
+        }
+        let granter = |windows: &Vec<u64>| Granter::new(layout.segment_bytes, layout.gate_bytes, windows);
+        let granters: HashMap<Subtask, Granter> =
+            windows_into.iter().map(|(consumer, windows)| (*consumer, granter(windows))).collect();
+        let receiving: u64 = granters.values().map(Granter::pool).sum();
+        let segments = (receiving + sending) / layout.segment_bytes;
+        let pool = SegmentPool::new(layout.segment_bytes as usize, segments as usize);
         let mut wiring = Wiring {
             segments: pool.census(),
             senders: HashMap::new(),
@@ -117,8 +191,6 @@ impl Wiring {
         for (peer, task) in coordinated {
             note(&mut wiring.tasks_of_peer, peer, task);
         }
-        let mut into = HashMap::<Subtask, usize>::new();
-        connections.iter().for_each(|connection| *into.entry(connection.consumer).or_default() += 1);
         for (connection, window) in connections.iter().zip(windows) {
             let Connection { edge, producer, consumer, from, to } = connection;
             let (edge, job_edge) = (*edge, &graph.edges[*edge]);
@@ -130,7 +202,8 @@ impl Wiring {
                 let gate = wiring.gates.entry((job_edge.target, consumer.index)).or_insert_with(|| GateParts {
                     receivers: Vec::new(),
                     inputs: Vec::new(),
-                    signal: Arc::new(GateSignal::new(into[consumer], mailboxes[consumer].waker.clone())),
+                    signal: Arc::new(GateSignal::new(windows_into[consumer].len(), mailboxes[consumer].waker.clone())),
+                    granter: granters[consumer].clone(),
                 });
                 let origin = if from == to { Origin::Process } else { remote };
                 gate.inputs.push((job_edge.input, origin));
@@ -139,14 +212,20 @@ impl Wiring {
             let sender = match (producer_wakes, gate) {
                 (Some(wakes), Some(gate)) => {
                     let index = gate.receivers.len();
-                    let (sender, receiver) = channel(&pool, window, wakes, gate.signal.clone(), index);
+                    let opening = gate.granter.opening(index);
+                    let (sender, receiver) =
+                        opened_channel(&pool, opening, opening.is_lent, wakes, gate.signal.clone(), index);
                     gate.receivers.push(receiver);
                     Some(sender)
                 }
                 (Some(wakes), None) => {
                     let peer = &mut wiring.peers.get_mut(to).expect("it has channels").1;
                     let index = peer.outlets.len();
-                    let (sender, outlet) = channel(&pool, window, wakes, peer.outlet_signal.clone(), index);
+                    let window = layout.sending_window(*producer, window);
+                    let opening = Granter::fixed(layout.segment_bytes, &[window]).opening(0);
+                    let has_lent = layout.has_lent(*consumer);
+                    let (sender, outlet) =
+                        opened_channel(&pool, opening, has_lent, wakes, peer.outlet_signal.clone(), index);
                     peer.outlets.push((key, outlet));
                     note(&mut wiring.tasks_of_peer, *to, *producer);
                     Some(sender)
@@ -155,7 +234,9 @@ impl Wiring {
                     let peer = &mut wiring.peers.get_mut(from).expect("it has channels").1;
                     let wakes = GrantSignal::Channel(peer.grant_signal.clone(), peer.inlets.len());
                     let index = gate.receivers.len();
-                    let (inlet, receiver) = channel(&pool, window, wakes, gate.signal.clone(), index);
+                    let opening = gate.granter.opening(index);
+                    let (inlet, receiver) =
+                        opened_channel(&pool, opening, opening.is_lent, wakes, gate.signal.clone(), index);
                     peer.inlets.push((key, inlet));
                     gate.receivers.push(receiver);
                     note(&mut wiring.tasks_of_peer, *from, *consumer);
@@ -197,8 +278,8 @@ impl Wiring {
     }
 
     pub(crate) fn gate(&mut self, vertex: usize, subtask: u32) -> Option<TaskGate> {
-        let GateParts { receivers, inputs, signal } = self.gates.remove(&(vertex, subtask))?;
-        Some(TaskGate { gate: InputGate::new(receivers, signal), inputs })
+        let GateParts { receivers, inputs, signal, granter } = self.gates.remove(&(vertex, subtask))?;
+        Some(TaskGate { gate: InputGate::with_granter(receivers, signal, granter), inputs })
     }
 }
 
@@ -315,18 +396,53 @@ mod tests {
 
     use super::*;
 
+    fn layout(out_of: &[usize]) -> Layout {
+        let counts = out_of.iter().enumerate().map(|(index, count)| (subtask(index as u32), *count)).collect();
+        Layout {
+            segment_bytes: 64,
+            gate_bytes: 1024,
+            local_window: 128,
+            remote_window: 4096,
+            into: HashMap::from([(subtask(0), 14), (subtask(1), 15)]),
+            out_of: counts,
+        }
+    }
+
+    fn subtask(index: u32) -> Subtask {
+        Subtask { vertex: JobVertexId(1), index }
+    }
+
     #[test]
     fn channels_between_two_workers_share_a_window_and_none_has_less_than_one_within_a_process() {
         let connection = |from, to| {
-            let subtask = Subtask { vertex: JobVertexId(1), index: 0 };
-            Connection { edge: 0, producer: subtask, consumer: subtask, from: WorkerId(from), to: WorkerId(to) }
+            let (producer, consumer) = (subtask(0), subtask(0));
+            Connection { edge: 0, producer, consumer, from: WorkerId(from), to: WorkerId(to) }
         };
         let of = |count, to| (0..count).map(|_| connection(0, to)).collect::<Vec<_>>();
-        assert_eq!(windows(&of(1, 0), 128, 4096), [128]);
-        assert_eq!(windows(&of(1, 1), 128, 4096), [1024]);
-        assert_eq!(windows(&of(16, 1), 128, 4096), [256; 16]);
-        assert_eq!(windows(&of(64, 1), 128, 4096), [128; 64]);
+        let windows = |connections: &[Connection]| layout(&[]).windows(connections);
+        assert_eq!(windows(&of(1, 0)), [128]);
+        assert_eq!(windows(&of(1, 1)), [1024]);
+        assert_eq!(windows(&of(16, 1)), [256; 16]);
+        assert_eq!(windows(&of(64, 1)), [128; 64]);
         // Each direction and each peer counts for itself.
-        assert_eq!(windows(&[connection(0, 1), connection(1, 0), connection(0, 2)], 128, 4096), [1024; 3]);
+        assert_eq!(windows(&[connection(0, 1), connection(1, 0), connection(0, 2)]), [1024; 3]);
+    }
+
+    #[test]
+    fn a_task_with_many_channels_to_other_workers_has_as_much_for_all_of_them_as_a_gate_has() {
+        let layout = layout(&[1, 4, 8, 100]);
+        let windows = [0, 1, 2, 3].map(|index| layout.sending_window(subtask(index), 512));
+        // And two segments for each, to fill one while the other is sent.
+        assert_eq!(windows, [512, 256, 128, 128]);
+        assert_eq!([0, 1].map(|index| layout.has_lent(subtask(index))), [false, true]);
+    }
+
+    #[test]
+    fn segments_shrink_until_one_for_each_channel_leaves_half_of_the_room() {
+        let (kib, mib) = (1 << 10, 1 << 20);
+        let of = |widest| segment_bytes(32 * kib, widest, 8 * mib) / kib;
+        assert_eq!([of(0), of(128), of(129), of(256), of(257), of(1024), of(100_000)], [32, 32, 16, 16, 8, 4, 4]);
+        assert_eq!(segment_bytes(5000, 100_000, 8 * mib), 4 * kib);
+        assert_eq!(segment_bytes(5000, 1, 8 * mib), 4992);
     }
 }

@@ -38,7 +38,7 @@ use crate::{
     slot_thread::{self, Blueprint, Mail, Settings, SlotMailbox},
     snapshot::{Uploader, with_causes},
     task::TaskMail,
-    wiring::{Origin, Wiring},
+    wiring::{Layout, Origin, Wiring},
 };
 
 /// Between two reports of counters.
@@ -376,9 +376,10 @@ impl Control {
         self.check_artifact(graph)?;
         let restored = deployment.restore.as_ref().map(RestoredState::read).transpose()?;
         let mut threads = self.start_threads(graph, deployment)?;
-        let settings = self.settings(graph, &threads)?;
+        let layout = Layout::new(graph)?;
+        let settings = self.settings(graph, &layout, &threads)?;
         let exchange = self.exchange.as_ref().map(|(exchange, origin)| (exchange, *origin));
-        let mut wiring = Wiring::new(graph, deployment, self.worker, &threads.mailboxes, exchange)?;
+        let mut wiring = Wiring::new(graph, deployment, &layout, self.worker, &threads.mailboxes, exchange)?;
         self.segments.retain(|segments| segments.in_use() > 0);
         self.segments.push(wiring.segments.clone());
         let directory = graph.configuration.get(&config::CHECKPOINTING_DIR)?;
@@ -508,12 +509,12 @@ impl Control {
         }
     }
 
-    fn settings(&self, graph: &JobGraph, threads: &Threads) -> Result<Settings, Failure> {
+    fn settings(&self, graph: &JobGraph, layout: &Layout, threads: &Threads) -> Result<Settings, Failure> {
         let configuration = &graph.configuration;
         let limits = Limits {
             overdraft_segments: configuration.get(&config::MAX_OVERDRAFT_BUFFERS)? as usize,
             overflow_bytes: configuration.get(&config::OVERFLOW_MAX)?.bytes(),
-            segment_bytes: configuration.get(&config::SEGMENT_SIZE)?.bytes(),
+            segment_bytes: layout.segment_bytes,
         };
         Ok(Settings {
             validation: configuration.get(&config::SHUFFLE_VALIDATE)?,

@@ -46,7 +46,8 @@ group! {
     NETWORK_MEMORY_MAX: Option<MemorySize> = Key::optional("taskmanager.memory.network.max")
         .aliases(&["taskmanager.network.memory.max"]);
 
-    /// The size of one buffer.
+    /// The size of one buffer. Where a task has so many channels that a buffer for each takes more than half of
+    /// `taskmanager.network.memory.gate-size.max`, the job's buffers are smaller, down to 4 kb.
     SEGMENT_SIZE: MemorySize = Key::new("taskmanager.memory.segment-size", "32 kb").at_least("4 kb").at_most("1 gb");
 
     /// How many buffers beyond its pool a task may take per output to finish the record it is at.
@@ -56,6 +57,12 @@ group! {
     /// and in front of its async functions together. Beyond it the job fails, since one record has become too much;
     /// `flat_map_iter` is the way out.
     OVERFLOW_MAX: MemorySize = Key::new("taskmanager.memory.overflow.max", "64 mb").ours();
+
+    /// How many bytes may be under way into one task, over all of its channels, and out of one. Where the channels could use
+    /// more, each has a part of half of it for itself, and the rest goes to those that announce a backlog.
+    GATE_SIZE_MAX: MemorySize = Key::new("taskmanager.network.memory.gate-size.max", "8 mb")
+        .at_least("64 kb")
+        .ours();
 
     /// How many bytes may be under way on a channel between two slots of a process.
     CHANNEL_WINDOW: MemorySize = Key::new("taskmanager.network.memory.channel-window", "128 kb")
