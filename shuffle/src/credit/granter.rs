@@ -264,12 +264,13 @@ impl Granter {
         let wish = self.floor_wish(&self.accounts[channel]);
         let account = &mut self.accounts[channel];
         let before = account.committed();
-        // A floor of one segment fits even where the target is too small for it: the pool was made so.
+        // Higher floors of others may have to wait for what floats. Those of one segment always fit: the pool was made so.
         let room = self.target.saturating_sub(self.committed - before);
         let most = (room - room % self.segment_bytes).max(account.floor).max(self.segment_bytes);
         account.floor = wish.min(most);
         let floor = account.freed + account.floor;
         self.committed = self.committed - before + account.committed();
+        assert!(self.committed <= self.pool - self.reserve, "a floor was raised beyond the pool");
         self.promise(channel, floor);
     }
 

@@ -323,6 +323,48 @@ fn a_shrunk_window_grants_nothing_until_it_has_caught_up() {
 }
 
 #[test]
+fn a_floor_rises_only_into_room_that_nothing_floats_in() {
+    // Under a target of 15 the floors are one segment each, and one channel gets all that floats.
+    let mut gate = Gate::new(16 * SEGMENT, &[16 * SEGMENT; 4]);
+    assert!((0..4).all(|index| gate.granter.opening(index).granted == Grant(2 * SEGMENT)));
+    gate.granter.set_target(15 * SEGMENT);
+    (0..4).for_each(|index| gate.channels[index].waiting = 2);
+    assert!(gate.drain(10));
+    gate.channels[0].waiting = 100;
+    gate.send(0);
+    gate.deliver(0);
+    gate.check(&"before");
+    assert_eq!(gate.granter.outstanding(), 15 * SEGMENT);
+    // Under one of 16 they should be two.
+    gate.granter.set_target(16 * SEGMENT);
+    gate.tell();
+    gate.check(&"after");
+    assert!(gate.drain(200));
+    (1..4).for_each(|index| gate.channels[index].waiting = 2);
+    assert!(gate.drain(10));
+    assert!((0..4).all(|index| gate.channels[index].grants.last() >= Some(&Grant((gate.channels[index].freed + 2) * SEGMENT))));
+}
+
+#[test]
+fn an_old_announcement_changes_nothing() {
+    // Floors of one segment, and one floats.
+    let mut granter = Granter::new(10, 40, &[40; 3]);
+    let granted = |granter: &mut Granter| {
+        let mut told = None;
+        granter.take_grants(|_, grant| told = Some(grant));
+        told
+    };
+    granter.announce(0, Backlog(40));
+    assert_eq!(granted(&mut granter), Some(Grant(20)));
+    granter.announce(0, Backlog(20));
+    granter.receive(0, 20).unwrap();
+    granter.free(0, 10);
+    assert_eq!(granted(&mut granter), Some(Grant(30)));
+    granter.free(0, 10);
+    assert_eq!(granted(&mut granter), Some(Grant(40)));
+}
+
+#[test]
 fn a_backlog_is_announced_once_and_only_if_there_is_no_room_for_it() {
     let mut spender = Spender::default();
     spender.on_grant(Grant(10));
