@@ -9,7 +9,7 @@ use millstream_api::{
     signal::{Barrier, Signal},
 };
 use millstream_model::{config::Validation, fault::Failure, time::Watermark};
-use millstream_shuffle::gate::InputGate;
+use millstream_shuffle::{credit::debloater::Debloater, gate::InputGate};
 
 use crate::{
     barrier::{Aligned as Alignment, BarrierAligner},
@@ -43,6 +43,9 @@ pub(crate) struct GateInput {
     /// found even if the poll unwinds: it tells at which record.
     budget: u32,
     budget_at_poll: u32,
+    debloater: Option<Debloater>,
+    /// The last look has found nothing.
+    is_dry: bool,
 }
 
 /// What a look at the input came to.
@@ -59,7 +62,7 @@ pub(crate) enum Polled {
 
 impl GateInput {
     pub(crate) fn new(gate: TaskGate, validation: Validation) -> Self {
-        let TaskGate { gate, inputs } = gate;
+        let TaskGate { gate, inputs, debloater } = gate;
         let channels = gate.channel_count();
         let (inputs, trust): (Vec<u8>, Vec<_>) =
             inputs.into_iter().map(|(input, origin)| (input, trust(origin, validation))).unzip();
@@ -81,6 +84,39 @@ impl GateInput {
             last_channel: 0,
             budget: 0,
             budget_at_poll: 0,
+            debloater,
+            is_dry: true,
+        }
+    }
+
+    /// A step of the task has ended: the amount of data under way may follow its throughput.
+    pub(crate) fn end_step(&mut self, now: Instant) {
+        let Some(debloater) = &mut self.debloater else { return };
+        if self.is_dry {
+            debloater.pause(now);
+        }
+        if let Some(bytes) = debloater.look(now) {
+            tracing::debug!(bytes, "the amount of data under way to a task is changed");
+            self.gate.set_target(bytes);
+        }
+    }
+
+    /// The next channel with something to read. `now` is when the step has begun.
+    fn next_ready(&mut self, now: Instant) -> Option<usize> {
+        let channel = self.gate.next_ready();
+        self.is_dry = channel.is_none();
+        if !self.is_dry
+            && let Some(debloater) = &mut self.debloater
+        {
+            debloater.resume(now);
+        }
+        channel
+    }
+
+    fn consume(&mut self, channel: usize, bytes: usize) {
+        self.gate.consume(channel, bytes);
+        if let Some(debloater) = &mut self.debloater {
+            debloater.read(bytes as u64);
         }
     }
 
@@ -91,6 +127,11 @@ impl GateInput {
 
     pub(crate) fn queued_bytes(&self) -> u64 {
         self.gate.queued_bytes()
+    }
+
+    /// Room that senders were promised and that is not free again, and how much of it there may be.
+    pub(crate) fn promised(&self) -> (u64, u64) {
+        self.gate.promised()
     }
 
     pub(crate) fn watermark(&self) -> Watermark {
@@ -120,7 +161,7 @@ impl GateInput {
         if let Some((channel, frame)) = self.assembled.take() {
             return self.read_assembled(channel, frame, head);
         }
-        let Some(channel) = self.gate.next_ready() else { return Ok(Polled::Nothing) };
+        let Some(channel) = self.next_ready(now) else { return Ok(Polled::Nothing) };
         self.last_channel = channel;
         let frames = self.gate.available(channel);
         let taken = head.records(self.inputs[channel], frames, self.trust[channel], &mut self.budget)?;
@@ -131,7 +172,7 @@ impl GateInput {
         self.bytes += taken as u64;
         if taken > 0 {
             self.trust[channel] = self.later[channel];
-            self.gate.consume(channel, taken);
+            self.consume(channel, taken);
             self.gate.rotate();
             return Ok(Polled::Progress);
         }
@@ -163,11 +204,11 @@ impl GateInput {
                 if last {
                     self.assembled = Some((channel, std::mem::take(&mut self.partial[channel])));
                 }
-                self.gate.consume(channel, end);
+                self.consume(channel, end);
                 Ok(Polled::Progress)
             }
             Other::Control(control) => {
-                self.gate.consume(channel, end);
+                self.consume(channel, end);
                 Ok(self.on_control(channel, control, head, now))
             }
         }

@@ -16,6 +16,8 @@ pub(crate) struct TaskCounters {
     backpressured_nanos: AtomicU64,
     longest_step_nanos: AtomicU64,
     input_queue_bytes: AtomicU64,
+    input_promised_bytes: AtomicU64,
+    input_target_bytes: AtomicU64,
     watermark_millis: AtomicI64,
 }
 
@@ -66,6 +68,12 @@ impl TaskCounters {
         self.input_queue_bytes.store(bytes, Relaxed);
     }
 
+    /// Room that senders were promised and that is not free again, and how much of it there may be.
+    pub(crate) fn promised(&self, (bytes, target): (u64, u64)) {
+        self.input_promised_bytes.store(bytes, Relaxed);
+        self.input_target_bytes.store(target, Relaxed);
+    }
+
     pub(crate) fn watermark(&self, millis: i64) {
         self.watermark_millis.store(millis, Relaxed);
     }
@@ -81,6 +89,8 @@ impl TaskCounters {
             backpressured_nanos: self.backpressured_nanos.load(Relaxed),
             longest_step_nanos: self.longest_step_nanos.load(Relaxed),
             input_queue_bytes: self.input_queue_bytes.load(Relaxed),
+            input_promised_bytes: self.input_promised_bytes.load(Relaxed),
+            input_target_bytes: self.input_target_bytes.load(Relaxed),
             watermark_millis: self.watermark_millis.load(Relaxed),
         }
     }

@@ -229,6 +229,9 @@ impl Task {
             return Step::Done;
         }
         self.stepped = clock::now();
+        if let Work::Gate { input, .. } = &mut self.work {
+            input.end_step(self.stepped);
+        }
         let busy = self.stepped - started;
         self.counters.spent(Spent::Busy, busy.as_nanos() as u64);
         if busy > self.step_warning && !self.step_warning.is_zero() {
@@ -402,6 +405,7 @@ impl Task {
             self.counters.read(records, bytes);
             self.counters.watermark(input.watermark().0.0);
             self.counters.queued(input.queued_bytes());
+            self.counters.promised(input.promised());
         }
     }
 

@@ -7,7 +7,7 @@ use std::{
 };
 
 use millstream_model::{
-    config::{self, Key, MemorySize},
+    config::{self, Configuration, Key, MemorySize},
     deployment::Deployment,
     fault::Failure,
     id::{OperatorId, Subtask, WorkerId},
@@ -15,7 +15,10 @@ use millstream_model::{
 };
 use millstream_shuffle::{
     channel::{ChannelReceiver, ChannelSender, GrantSignal, opened_channel},
-    credit::Granter,
+    credit::{
+        Granter,
+        debloater::{Debloater, Debloating},
+    },
     exchange::Exchange,
     gate::{GateSignal, InputGate},
     link::PeerChannels,
@@ -42,6 +45,8 @@ pub(crate) struct TaskGate {
     pub(crate) gate: InputGate,
     /// Of each channel: the operator's input that it belongs to, and where it comes from.
     pub(crate) inputs: Vec<(u8, Origin)>,
+    /// How much may be under way to it, if that is not fixed.
+    pub(crate) debloater: Option<Debloater>,
 }
 
 /// All channels of a deployment, until their tasks take them.
@@ -55,6 +60,7 @@ pub(crate) struct Wiring {
     /// The tasks here that cannot do without each peer.
     pub(crate) tasks_of_peer: BTreeMap<WorkerId, Vec<Subtask>>,
     workers: HashMap<Subtask, WorkerId>,
+    layout: Layout,
 }
 
 struct GateParts {
@@ -84,6 +90,7 @@ pub(crate) struct Layout {
     gate_bytes: u64,
     local_window: u64,
     remote_window: u64,
+    debloating: Option<Debloating>,
     /// How many channels each subtask reads, and writes.
     into: HashMap<Subtask, usize>,
     out_of: HashMap<Subtask, usize>,
@@ -107,7 +114,8 @@ impl Layout {
         let widest = into.values().chain(out_of.values()).copied().max().unwrap_or(0) as u64;
         let segment_bytes = segment_bytes(bytes(&config::SEGMENT_SIZE)?, widest, gate_bytes);
         let (local_window, remote_window) = (bytes(&config::CHANNEL_WINDOW)?, bytes(&config::REMOTE_WINDOW)?);
-        Ok(Layout { segment_bytes, gate_bytes, local_window, remote_window, into, out_of })
+        let debloating = debloating(&graph.configuration)?;
+        Ok(Layout { segment_bytes, gate_bytes, local_window, remote_window, debloating, into, out_of })
     }
 
     /// The most that each channel may have under way in its gate, with room for all of them. Those from one worker to
@@ -130,10 +138,30 @@ impl Layout {
         window.min(share.max(2 * self.segment_bytes))
     }
 
+    /// What finds out how much may be under way to a gate. A channel from another worker has two ends where data waits, and
+    /// each has half of the time.
+    fn debloater(&self, gate: &GateParts) -> Option<Debloater> {
+        let mut debloating = self.debloating?;
+        if gate.inputs.iter().any(|(_, origin)| *origin != Origin::Process) {
+            debloating.target /= 2;
+        }
+        Some(Debloater::new(debloating, gate.granter.pool()))
+    }
+
     /// Whether some of the channels into a task have no floor.
     fn has_lent(&self, consumer: Subtask) -> bool {
         self.into[&consumer] > Granter::floors_max(self.segment_bytes, self.gate_bytes)
     }
+}
+
+fn debloating(configuration: &Configuration) -> Result<Option<Debloating>, Failure> {
+    let is_on = configuration.get(&config::DEBLOAT_ENABLED)?;
+    let debloating = Debloating {
+        target: configuration.get(&config::DEBLOAT_TARGET)?,
+        period: configuration.get(&config::DEBLOAT_PERIOD)?,
+        threshold_percent: configuration.get(&config::DEBLOAT_THRESHOLD)?,
+    };
+    Ok(is_on.then_some(debloating))
 }
 
 /// What segments are made, so that one for each channel of the widest task takes at most half of its room.
@@ -187,6 +215,7 @@ impl Wiring {
             peers: peers(deployment, worker, &connections, &coordinated, exchange.map(|(exchange, _)| exchange))?,
             tasks_of_peer: BTreeMap::new(),
             workers,
+            layout: layout.clone(),
         };
         for (peer, task) in coordinated {
             note(&mut wiring.tasks_of_peer, peer, task);
@@ -278,8 +307,10 @@ impl Wiring {
     }
 
     pub(crate) fn gate(&mut self, vertex: usize, subtask: u32) -> Option<TaskGate> {
-        let GateParts { receivers, inputs, signal, granter } = self.gates.remove(&(vertex, subtask))?;
-        Some(TaskGate { gate: InputGate::with_granter(receivers, signal, granter), inputs })
+        let gate = self.gates.remove(&(vertex, subtask))?;
+        let debloater = self.layout.debloater(&gate);
+        let GateParts { receivers, inputs, signal, granter } = gate;
+        Some(TaskGate { gate: InputGate::with_granter(receivers, signal, granter), inputs, debloater })
     }
 }
 
@@ -403,6 +434,7 @@ mod tests {
             gate_bytes: 1024,
             local_window: 128,
             remote_window: 4096,
+            debloating: None,
             into: HashMap::from([(subtask(0), 14), (subtask(1), 15)]),
             out_of: counts,
         }

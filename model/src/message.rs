@@ -139,6 +139,10 @@ pub struct TaskMetrics {
     pub longest_step_nanos: u64,
     /// Bytes that wait in front of the task.
     pub input_queue_bytes: u64,
+    /// Bytes of room that senders were promised and that is not free again; and how much of it there may be for now, which
+    /// follows the task's speed: `shuffle.credit.in-flight` and `shuffle.credit.target`.
+    pub input_promised_bytes: u64,
+    pub input_target_bytes: u64,
     /// The watermark, as milliseconds; `i64::MIN` before the first.
     pub watermark_millis: i64,
 }

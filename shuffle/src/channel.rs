@@ -27,6 +27,8 @@ use crate::{
 struct Link {
     queue: ArrayQueue<SegmentReader>,
     granted: AtomicU64,
+    /// What the receiver would have the sender keep under way behind this channel.
+    share: AtomicU64,
     /// What the sender could use: a total, as what is granted.
     backlog: AtomicU64,
     /// The sender wants to hear of the next grant.
@@ -82,6 +84,7 @@ pub fn opened_channel(
     let link = Arc::new(Link {
         queue: ArrayQueue::new((window / segment_bytes) as usize),
         granted: AtomicU64::new(granted.0),
+        share: AtomicU64::new(u64::MAX),
         backlog: AtomicU64::new(0),
         watched: AtomicBool::new(false),
         sender,
@@ -217,6 +220,11 @@ impl ChannelSender {
         (Grant(self.link.granted.load(Ordering::Acquire)), self.spender.totals().1)
     }
 
+    /// What the receiver would have under way behind this channel, in bytes.
+    pub fn share(&self) -> u64 {
+        self.link.share.load(Ordering::Relaxed)
+    }
+
     /// Whether each flush ends a segment.
     pub fn ends_at_flush(&self) -> bool {
         self.ends_at_flush
@@ -305,6 +313,11 @@ impl ChannelReceiver {
         }
     }
 
+    /// Tells what should be under way behind the sender, with its next grant.
+    pub fn set_share(&self, bytes: u64) {
+        self.link.share.store(bytes, Ordering::Relaxed);
+    }
+
     /// What the sender has said that it could use.
     #[inline]
     pub fn backlog(&self) -> Backlog {
@@ -368,7 +381,7 @@ impl ChannelReceiver {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::gate::InputGate;
+    use crate::{credit::Granter, gate::InputGate};
 
     fn pair(window: u64) -> (ChannelSender, InputGate) {
         let pool = SegmentPool::new(64, 64);
@@ -438,5 +451,56 @@ mod tests {
         read_all(&mut receiver);
         assert!(waker.is_notified());
         assert!(sender.resume());
+    }
+
+    #[test]
+    fn senders_without_a_floor_take_turns_and_hold_nothing_while_they_are_idle_or_wait_for_a_barrier() {
+        // Three of four segments are floors, one is lent to 37 channels.
+        let count = 40;
+        let pool = SegmentPool::new(64, 64);
+        let granter = Granter::new(64, 256, &vec![128; count]);
+        let signal = Arc::new(GateSignal::new(count, Arc::default()));
+        let make = |index| {
+            let wakes = GrantSignal::Thread(Arc::default());
+            opened_channel(&pool, granter.opening(index), false, wakes, signal.clone(), index)
+        };
+        let (mut senders, receivers): (Vec<_>, Vec<_>) = (0..count).map(make).unzip();
+        let mut gate = InputGate::with_granter(receivers, signal, granter);
+        let (mut written, mut seen, mut blocked) = (vec![0_u8; count], vec![0_u8; count], 0);
+        let mut rounds = 0;
+        while seen.iter().any(|seen| *seen < 30) {
+            rounds += 1;
+            assert!(rounds < 20_000, "nothing moves any more: {seen:?}");
+            for (sender, written) in senders.iter_mut().zip(&mut written) {
+                sender.resume();
+                // One or many before a flush; the tenth is a barrier.
+                while sender.waiting() == 0 && *written < 30 {
+                    write(sender, *written);
+                    *written += 1;
+                    if *written % 7 < 3 || *written == 10 {
+                        sender.flush();
+                    }
+                }
+                sender.flush();
+            }
+            assert!(gate.promised().0 <= 256, "{:?}", gate.promised());
+            while let Some(channel) = gate.next_ready() {
+                assert_eq!(gate.available(channel)[0], seen[channel], "channel {channel}");
+                gate.consume(channel, 8);
+                seen[channel] += 1;
+                if seen[channel] == 10 {
+                    gate.block(channel);
+                    blocked += 1;
+                }
+                if blocked == count {
+                    blocked += 1;
+                    gate.unblock_all();
+                }
+            }
+        }
+        // Nobody has anything, and only floors are promised.
+        assert!(senders.iter_mut().all(|sender| sender.resume()));
+        assert_eq!(gate.next_ready(), None);
+        assert_eq!(gate.promised().0, 3 * 64);
     }
 }

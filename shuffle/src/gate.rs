@@ -202,12 +202,20 @@ impl InputGate {
     /// Changes how many bytes may be under way on all channels together, within the gate's pool.
     pub fn set_target(&mut self, bytes: u64) {
         self.granter.set_target(bytes);
+        let share = self.granter.share();
+        self.channels.iter().for_each(|channel| channel.set_share(share));
         self.tell_grants();
     }
 
-    /// Bytes that are promised to senders and not freed, and the most that they may ever be.
+    /// Changes how many bytes may be under way on one channel, within its window.
+    pub fn set_limit(&mut self, channel: usize, bytes: u64) {
+        self.granter.set_limit(channel, bytes);
+        self.tell_grants();
+    }
+
+    /// Bytes that are promised to senders and not freed, and how many there may be for now.
     pub fn promised(&self) -> (u64, u64) {
-        (self.granter.outstanding(), self.granter.pool())
+        (self.granter.outstanding(), self.granter.target())
     }
 
     /// Bytes that wait to be read, about.

@@ -155,6 +155,12 @@ fn a_slow_taker_on_another_host_slows_its_source_and_nobody_else() {
     for (before, after) in memory_before.into_iter().zip(memory_after) {
         assert!(after < before + (8 << 20), "from {before} to {after} bytes of memory");
     }
+    // What is under way follows the speed of the takers: of eight windows of 128 KiB less than half is left.
+    job.job.wait_until("less to be under way", |metrics| {
+        let way = |head, number| job.sum(metrics, head, number);
+        let (out, taken) = (way("slow source", |task| task.bytes_out), way("slow taker", |task| task.bytes_in));
+        out - taken.min(out) < channels * WINDOW_BYTES + OVERDRAFT_BYTES
+    });
     job.finish();
 }
 

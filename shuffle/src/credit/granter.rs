@@ -52,6 +52,8 @@ pub struct Granter {
     /// `Σ max(granted − freed, floor)` over channels with a floor.
     committed: u64,
     lent: u64,
+    /// `Σ(granted − freed)`.
+    outstanding: u64,
     /// Channels with a floor that could use more, each at most once.
     floating: VecDeque<usize>,
     /// Channels without a floor that could use a segment, each at most once.
@@ -63,6 +65,8 @@ pub struct Granter {
 #[derive(Clone, Debug)]
 struct Account {
     window: u64,
+    /// What it may have of its window for now.
+    limit: u64,
     floor: u64,
     is_lent: bool,
     granted: u64,
@@ -88,7 +92,7 @@ impl Account {
         let has_place = if self.is_lent {
             self.granted == self.freed
         } else {
-            self.granted + segment_bytes <= self.freed + self.window
+            self.granted + segment_bytes <= self.freed + self.limit
         };
         self.wanted > self.granted && has_place && !self.is_blocked
     }
@@ -107,6 +111,7 @@ impl Granter {
         let reserve = if has_lent { pool - floors_max as u64 * segment_bytes } else { 0 };
         let account = |(index, window): (usize, u64)| Account {
             window,
+            limit: window,
             floor: 0,
             is_lent: has_lent && index >= floors_max,
             granted: 0,
@@ -126,6 +131,7 @@ impl Granter {
             accounts: windows.into_iter().enumerate().map(account).collect(),
             committed: 0,
             lent: 0,
+            outstanding: 0,
             floating: VecDeque::new(),
             lending: VecDeque::new(),
             news: Vec::new(),
@@ -174,6 +180,7 @@ impl Granter {
         let account = &mut self.accounts[channel];
         let committed = account.committed();
         account.freed += bytes;
+        self.outstanding -= bytes;
         assert!(account.freed <= account.received, "freed bytes that were never received");
         if account.is_lent {
             self.lent -= bytes;
@@ -216,9 +223,30 @@ impl Granter {
         self.serve();
     }
 
-    /// What the channels may have together.
+    /// Changes how much one channel may have, within its window. Less grants nothing until enough was freed.
+    pub fn set_limit(&mut self, channel: usize, bytes: u64) {
+        let account = &mut self.accounts[channel];
+        let limit = (bytes - bytes % self.segment_bytes).clamp(self.segment_bytes, account.window);
+        if limit != account.limit {
+            account.limit = limit;
+            self.move_floor(channel);
+            self.queue(channel);
+            self.serve();
+        }
+    }
+
+    /// What a sender may have under way on its side of a network: its part of a target that is below the pool, two
+    /// segments at least; everything if the gate may use all of its pool.
+    pub fn share(&self) -> u64 {
+        if self.target == self.pool - self.reserve {
+            return u64::MAX;
+        }
+        (self.target / self.accounts.len() as u64).max(2 * self.segment_bytes)
+    }
+
+    /// What the channels may have together for now, with what is lent.
     pub fn target(&self) -> u64 {
-        self.target
+        self.target + self.reserve
     }
 
     /// The most that was ever promised and not freed.
@@ -228,7 +256,7 @@ impl Granter {
 
     /// What is promised and not freed.
     pub fn outstanding(&self) -> u64 {
-        self.accounts.iter().map(Account::outstanding).sum()
+        self.outstanding
     }
 
     /// Whether `take_grants` has something to tell.
@@ -252,10 +280,10 @@ impl Granter {
         if account.is_lent {
             0
         } else if self.windows <= self.target {
-            account.window
+            account.limit
         } else {
             let share = self.target / 2 / self.accounts.len() as u64;
-            (share - share % self.segment_bytes).clamp(self.segment_bytes, account.window)
+            (share - share % self.segment_bytes).clamp(self.segment_bytes, account.limit)
         }
     }
 
@@ -277,6 +305,7 @@ impl Granter {
     fn promise(&mut self, channel: usize, total: u64) {
         let account = &mut self.accounts[channel];
         if total > account.granted {
+            self.outstanding += total - account.granted;
             account.granted = total;
             if !std::mem::replace(&mut account.is_news, true) {
                 self.news.push(channel);

@@ -12,10 +12,12 @@
 //! |---|---|
 //! | the receiver's end: who of a gate's channels gets room | [`granter`] |
 //! | the sender's end of one channel | [`spender`] |
+//! | how much of its room a gate should use | [`debloater`] |
 //!
 //! **Invariant:** `freed ≤ received ≤ sent ≤ granted ≤ freed + window` for each channel, and over all channels of a gate
 //! `Σ(granted − freed) ≤ pool`.
 
+pub mod debloater;
 pub mod granter;
 pub mod spender;
 #[cfg(test)]

@@ -173,7 +173,10 @@ fn random_operations_never_break_the_chain_or_the_pool_and_all_backlog_is_served
                     let any = channel.grants[random.index(channel.grants.len())];
                     channel.spender.on_grant(any);
                 }
-                7 => gate.granter.set_target(random.below(2 * gate.granter.pool())),
+                7 => {
+                    gate.granter.set_target(random.below(2 * gate.granter.pool()));
+                    gate.granter.set_limit(index, random.below(8 * SEGMENT));
+                }
                 _ => {
                     let channel = &mut gate.channels[index];
                     channel.is_blocked = !channel.is_blocked;

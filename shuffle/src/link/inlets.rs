@@ -86,7 +86,8 @@ impl Inlets {
             let total = inlet.sender.watch_grants();
             if inlet.is_worth_telling(total) {
                 inlet.told = total;
-                tell(Message::Grant { channel: *first_channel + index as u32, total });
+                let share = inlet.sender.share();
+                tell(Message::Grant { channel: *first_channel + index as u32, total, share });
             }
         };
         due.drain(..).for_each(&mut look);

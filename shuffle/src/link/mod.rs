@@ -366,9 +366,9 @@ impl FrameSink for Core {
                     self.events.push(LinkEvent::Refused { generation, reason });
                 }
             }
-            Message::Grant { channel, total } => {
+            Message::Grant { channel, total, share } => {
                 if let Some((outlets, index)) = self.outlet(channel) {
-                    outlets.grant(index, total);
+                    outlets.grant(index, total, share);
                 }
             }
             Message::Backlog { channel, total } => {

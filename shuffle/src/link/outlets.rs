@@ -67,10 +67,12 @@ impl Outlets {
         true
     }
 
-    pub(super) fn grant(&mut self, index: usize, total: Grant) {
+    /// The receiver has made room, and says how much should wait here at most.
+    pub(super) fn grant(&mut self, index: usize, total: Grant, share: u64) {
         if let State::Open { spender, is_starved, .. } = &mut self.states[index] {
             spender.on_grant(total);
             self.starved -= usize::from(std::mem::take(is_starved));
+            self.gate.set_limit(index, share);
             self.gate.unblock(index);
         }
     }

@@ -166,7 +166,7 @@ mod tests {
     fn frames_are_the_same_however_the_stream_is_cut() {
         let messages = vec![
             Message::Hello(Hello { version: PROTOCOL_VERSION, job: JobId(7), worker: WorkerId(3) }),
-            Message::Grant { channel: 5, total: Grant(1 << 40) },
+            Message::Grant { channel: 5, total: Grant(1 << 40), share: 7 },
             Message::Backlog { channel: 5, total: Backlog(u64::MAX) },
             Message::Close { channel: 9 },
             Message::Refused { channel: 2, reason: "no".to_owned() },
@@ -204,11 +204,11 @@ mod tests {
 
     #[test]
     fn totals_of_another_length_are_refused() {
-        for kind in [Kind::Grant, Kind::Backlog] {
-            for length in [0, 7, 9] {
+        for (kind, expected) in [(Kind::Grant, 16), (Kind::Backlog, 8)] {
+            for length in [0, 7, 9, 15, 17, 24] {
                 let header = Header { kind, opens_segment: false, ends_segment: false, channel: 3, length };
                 let bytes = [&header.encode()[..], &vec![0; length as usize]].concat();
-                let cause = "a total has 8 bytes".to_owned();
+                let cause = format!("{expected} bytes were expected");
                 assert_eq!(feed(&bytes, 5, true), Err(Malformed::Payload { kind, cause }));
             }
         }

@@ -87,6 +87,8 @@ pub enum Message {
     Grant {
         channel: u32,
         total: Grant,
+        /// How many bytes the sender should keep in front of the connection.
+        share: u64,
     },
     /// The sender of a channel could use this much room in all.
     Backlog {
@@ -112,8 +114,9 @@ impl Message {
                 out.put_slice(reason.as_bytes());
                 (Kind::Refused, *channel)
             }
-            Message::Grant { channel, total } => {
+            Message::Grant { channel, total, share } => {
                 out.put_u64_le(total.0);
+                out.put_u64_le(*share);
                 (Kind::Grant, *channel)
             }
             Message::Backlog { channel, total } => {
@@ -147,8 +150,14 @@ impl Message {
             }
             Kind::Open => Message::Open(read(kind, payload)?),
             Kind::Refused => Message::Refused { channel, reason: String::from_utf8_lossy(payload).into_owned() },
-            Kind::Grant => Message::Grant { channel, total: Grant(total(kind, payload)?) },
-            Kind::Backlog => Message::Backlog { channel, total: Backlog(total(kind, payload)?) },
+            Kind::Grant => {
+                let [total, share] = numbers(kind, payload)?;
+                Message::Grant { channel, total: Grant(total), share }
+            }
+            Kind::Backlog => {
+                let [total] = numbers(kind, payload)?;
+                Message::Backlog { channel, total: Backlog(total) }
+            }
             Kind::Close if payload.is_empty() => Message::Close { channel },
             Kind::Close => return Err(malformed(kind, "nothing was expected")),
             Kind::Event => Message::Event(read(kind, payload)?),
@@ -171,9 +180,11 @@ fn read<T: DeserializeOwned>(kind: Kind, payload: &[u8]) -> Result<T, Malformed>
     }
 }
 
-fn total(kind: Kind, payload: &[u8]) -> Result<u64, Malformed> {
-    let bytes = payload.try_into().map_err(|_| malformed(kind, "a total has 8 bytes"))?;
-    Ok(u64::from_le_bytes(bytes))
+fn numbers<const N: usize>(kind: Kind, payload: &[u8]) -> Result<[u64; N], Malformed> {
+    match payload.as_chunks::<8>() {
+        (numbers, []) if numbers.len() == N => Ok(std::array::from_fn(|index| u64::from_le_bytes(numbers[index]))),
+        _ => Err(malformed(kind, &format!("{} bytes were expected", 8 * N))),
+    }
 }
 
 fn malformed(kind: Kind, cause: &str) -> Malformed {

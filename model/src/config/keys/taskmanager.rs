@@ -1,5 +1,7 @@
 //! Keys about the processes that run tasks.
 
+use std::time::Duration;
+
 use super::{
     super::{affinity::Affinity, key::Key, memory_size::MemorySize},
     Group,
@@ -63,6 +65,20 @@ group! {
     GATE_SIZE_MAX: MemorySize = Key::new("taskmanager.network.memory.gate-size.max", "8 mb")
         .at_least("64 kb")
         .ours();
+
+    /// Whether the amount of data under way into a task follows how fast the task reads it. Unlike in Flink it is on by
+    /// default.
+    DEBLOAT_ENABLED: bool = Key::new("taskmanager.network.memory.buffer-debloat.enabled", "true");
+
+    /// What is under way into a task should be read within this time.
+    DEBLOAT_TARGET: Duration = Key::new("taskmanager.network.memory.buffer-debloat.target", "1 s").at_least("1 ms");
+
+    /// How often the amount of data under way is looked at.
+    DEBLOAT_PERIOD: Duration = Key::new("taskmanager.network.memory.buffer-debloat.period", "200 ms").at_least("1 ms");
+
+    /// The least change of the amount of data under way that is made, in percent.
+    DEBLOAT_THRESHOLD: u32 = Key::new("taskmanager.network.memory.buffer-debloat.threshold-percentages", "25")
+        .at_most("100");
 
     /// How many bytes may be under way on a channel between two slots of a process.
     CHANNEL_WINDOW: MemorySize = Key::new("taskmanager.network.memory.channel-window", "128 kb")
