@@ -210,12 +210,11 @@ fn a_task_takes_from_thousands_of_channels_within_the_room_of_its_gate_and_from_
     while (0..count).any(|channel| seen[channel] < total(channel)) {
         rounds += 1;
         assert!(rounds < 10_000, "nothing moves any more");
-        for channel in 0..count {
-            let writer = &mut tasks.writers[channel];
-            while writer.resume() && written[channel] < total(channel) {
-                write(writer, written[channel], 64);
-                written[channel] += 1;
-                if written[channel] == 4 {
+        for (channel, (writer, written)) in tasks.writers.iter_mut().zip(&mut written).enumerate() {
+            while writer.resume() && *written < total(channel) {
+                write(writer, *written, 64);
+                *written += 1;
+                if *written == 4 {
                     break;
                 }
             }
