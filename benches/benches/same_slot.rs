@@ -1,5 +1,5 @@
 //! What the atomics of a channel cost when both of its ends are on one thread: the channel as it is, against the same
-//! queue, segments and credit made of cells. See docs/decisions/0010-one-channel-for-same-slot.md.
+//! queue, segments and credit made of cells. See docs/decisions/0009-one-channel-for-same-slot.md.
 #![allow(missing_docs, reason = "criterion's macro writes the main function")]
 
 use std::{

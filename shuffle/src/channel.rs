@@ -157,7 +157,8 @@ impl ChannelSender {
     fn has_credit(&mut self) -> bool {
         let segment_bytes = self.pool.segment_bytes() as u64;
         if self.spender.available() < segment_bytes {
-            self.spender.on_grant(Grant(self.link.granted.load(Ordering::Acquire)));
+            // In one order with the flag that asks for a wake: see `resume`.
+            self.spender.on_grant(Grant(self.link.granted.load(Ordering::SeqCst)));
         }
         self.spender.try_spend(segment_bytes)
     }

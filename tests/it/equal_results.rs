@@ -161,7 +161,8 @@ fn automatic_is_streaming_if_one_source_has_no_end_and_a_batch_refuses_it() {
     };
     let bounded = |env: &StreamExecutionEnvironment| env.from_collection(0..3_u64).union(&[&ended(env), &once(env)]);
     assert_eq!(mode("AUTOMATIC", &bounded), Ok(RuntimeMode::Batch));
-    let unbounded: [&dyn Fn(&StreamExecutionEnvironment) -> DataStream<u64>; 3] = [&endless, &watching, &socket];
+    type Unbounded<'a> = &'a dyn Fn(&StreamExecutionEnvironment) -> DataStream<u64>;
+    let unbounded: [Unbounded<'_>; 3] = [&endless, &watching, &socket];
     for source in unbounded {
         let with_others = |env: &StreamExecutionEnvironment| bounded(env).union(&[&source(env)]);
         assert_eq!(mode("AUTOMATIC", &with_others), Ok(RuntimeMode::Streaming));

@@ -50,7 +50,6 @@ pub(super) struct Job {
 }
 
 impl Job {
-    #[expect(clippy::too_many_arguments, reason = "the parts of a job, put together in one place")]
     pub(super) fn new(
         graph: &JobGraph,
         handle: JobHandle,

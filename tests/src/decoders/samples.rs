@@ -26,7 +26,7 @@ use millstream_api::{
 };
 use millstream_dataplane::{Carrier, NetworkSetup};
 use millstream_shuffle::{
-    credit::Grant,
+    credit::{Backlog, Grant},
     transport::{
         hello::{Hello as Greeting, Preamble},
         identity::Identity,
@@ -97,6 +97,7 @@ fn open() -> Message {
         codec: Codec::Row,
         segment_bytes: 32 << 10,
         granted: Grant(128 << 10),
+        is_lent: false,
     })
 }
 
@@ -112,7 +113,8 @@ fn event(direction: Direction) -> Message {
 }
 
 fn header(kind: Kind, length: u32) -> Vec<u8> {
-    Header { kind, opens_segment: false, channel: 5, length }.encode().to_vec()
+    let ends_segment = false;
+    Header { kind, opens_segment: false, ends_segment, channel: 5, length }.encode().to_vec()
 }
 
 fn control_streams() -> Named {
@@ -120,7 +122,8 @@ fn control_streams() -> Named {
     let whole = [
         hello(),
         open(),
-        Message::Grant { channel: 1, total: Grant(1 << 40) },
+        Message::Grant { channel: 1, total: Grant(1 << 40), share: 64 << 10 },
+        Message::Backlog { channel: 1, total: Backlog(1 << 41) },
         event(Direction::ToCoordinator),
         event(Direction::ToSubtask { after: checkpoint }),
         event(Direction::Snapshotted { checkpoint }),
@@ -139,8 +142,10 @@ fn control_streams() -> Named {
         ("open", message(&open())),
         ("open-with-an-unknown-codec", with(message(&open()), message(&open()).len() - 7, 99)),
         ("open-with-a-number-that-never-ends", [header(Kind::Open, 12), vec![0xff; 12]].concat()),
-        ("grant-of-7-bytes", [header(Kind::Grant, 7), vec![0; 7]].concat()),
-        ("grant-of-9-bytes", [header(Kind::Grant, 9), vec![0; 9]].concat()),
+        ("grant-of-15-bytes", [header(Kind::Grant, 15), vec![0; 15]].concat()),
+        ("grant-of-17-bytes", [header(Kind::Grant, 17), vec![0; 17]].concat()),
+        ("backlog-of-7-bytes", [header(Kind::Backlog, 7), vec![0; 7]].concat()),
+        ("backlog-of-9-bytes", [header(Kind::Backlog, 9), vec![0; 9]].concat()),
         ("close-with-a-payload", [header(Kind::Close, 1), vec![0]].concat()),
         ("refused-with-a-reason-that-is-no-text", with(refused, 12, 0xff)),
         ("event-that-claims-more-bytes-than-it-has", {
@@ -155,7 +160,7 @@ fn control_streams() -> Named {
         }),
         ("message-longer-than-any-may-be", header(Kind::Event, MESSAGE_BYTES_MAX + 1)),
         ("message-as-long-as-any-may-be-cut-off", header(Kind::Event, MESSAGE_BYTES_MAX)),
-        ("unknown-kind", with(header(Kind::Close, 0), 0, 7)),
+        ("unknown-kind", with(header(Kind::Close, 0), 0, 8)),
         ("message-with-a-flag", with(header(Kind::Close, 0), 1, 1)),
         ("data-on-the-control-stream", [header(Kind::Data, 8), vec![0; 8]].concat()),
         ("half-a-header", header(Kind::Close, 0)[..6].to_vec()),
@@ -165,7 +170,7 @@ fn control_streams() -> Named {
 
 fn lanes() -> Named {
     let data = |channel, opens_segment, length: u32| {
-        let header = Header { kind: Kind::Data, opens_segment, channel, length };
+        let header = Header { kind: Kind::Data, opens_segment, ends_segment: false, channel, length };
         [header.encode().to_vec(), vec![channel as u8; length as usize]].concat()
     };
     vec![
@@ -173,7 +178,8 @@ fn lanes() -> Named {
         ("data-cut-off", without_last(data(1, true, 64))),
         ("data-of-0-bytes", data(1, true, 0)),
         ("data-of-7-bytes", data(1, true, 7)),
-        ("data-with-an-unknown-flag", with(data(1, false, 8), 1, 2)),
+        ("data-with-an-unknown-flag", with(data(1, false, 8), 1, 4)),
+        ("data-that-ends-its-segment-with-nothing", with(data(1, false, 0), 1, 2)),
         ("data-that-claims-4-gib", header(Kind::Data, u32::MAX - 7)),
         ("hello-on-a-lane", message(&hello())),
         ("a-whole-frame-and-an-unknown-one", [data(1, true, 8), vec![0xff; 12]].concat()),

@@ -37,7 +37,7 @@ const ARROWS: [(&str, &[&str]); 16] = [
         ],
     ),
     ("millstream-client", &["model"]),
-    // The processes of a cluster; see docs/decisions/0012.
+    // The processes of a cluster; see docs/decisions/0010.
     ("millstream-cluster", &["millstream", "client", "controlplane", "providers", "slots", "storage", "model"]),
     ("xtask", &[]),
 ];
