@@ -44,7 +44,7 @@ running() {
   local file=$MILLSTREAM_PID_DIR/$1.pid pid started kept=''
   [[ -r $file ]] || return 0
   while read -r pid started; do
-    if [[ -n $pid && $(start_time "$pid") == "$started" ]]; then
+    if [[ -n $started && $(start_time "$pid") == "$started" ]]; then
       kept+="$pid $started"$'\n'
     fi
   done <"$file"
@@ -52,13 +52,14 @@ running() {
   printf '%s' "$kept"
 }
 
-# When a process was started, in the kernel's count: ids of processes are used again, and this tells them apart.
+# When a process was started, in the kernel's count: ids of processes are used again, and this tells them apart. Nothing if
+# it has ended, also if nobody has looked at its exit status yet.
 start_time() {
   local stat
   stat=$(cat "/proc/$1/stat" 2>/dev/null) || return 0
   # The name, in parentheses, may have blanks.
   set -- ${stat##*) }
-  echo "${20}"
+  [[ $1 == [ZX] ]] || echo "${20}"
 }
 
 # Moves a log out of the way: log.1 is the last one, log.5 the oldest that is kept.
@@ -116,10 +117,10 @@ stop() {
   done
   for pid in $pids; do
     for ((tries = 0; tries < 1000; tries++)); do
-      kill -0 "$pid" 2>/dev/null || break
+      [[ -n $(start_time "$pid") ]] || break
       sleep 0.01
     done
-    if kill -0 "$pid" 2>/dev/null; then
+    if [[ -n $(start_time "$pid") ]]; then
       echo "The $kind $pid does not end; it is killed." >&2
       kill -9 "$pid" 2>/dev/null || true
     fi

@@ -21,7 +21,7 @@ fn workers(folder: &JobFolder) -> Vec<u32> {
 fn run_with_kills(transport: &str, workers_wanted: u32, slots: u32, parallelism: u32, kills: usize) {
     let root = tempfile::tempdir().unwrap();
     let folder = JobFolder::new(root.path());
-    let totals = add_text(&folder, 200_000);
+    let totals = add_text(&folder, 400_000);
     let settings = [
         &format!("parallelism.default={parallelism}"),
         &format!("local.number-taskmanager={workers_wanted}"),

@@ -4,24 +4,18 @@
 
 use std::{
     fs,
-    path::{Path, PathBuf},
+    path::PathBuf,
     process::{Command, Output, Stdio},
     sync::OnceLock,
 };
 
-use millstream_tests::{has_ended, signal, wait_until};
+use millstream_tests::{has_ended, program::built, signal, wait_until};
 
 const ARTIFACT: &str = env!("CARGO_BIN_EXE_two_pipelines_job");
 
-/// The command, which belongs to a package that cargo does not build for these tests.
 fn millstream() -> Command {
     static BUILT: OnceLock<PathBuf> = OnceLock::new();
-    Command::new(BUILT.get_or_init(|| {
-        let build = ["build", "--quiet", "--package", "millstream-cli", "--bin", "millstream"];
-        let built = Command::new(env!("CARGO")).args(build).current_dir(env!("CARGO_MANIFEST_DIR")).status().unwrap();
-        assert!(built.success());
-        Path::new(ARTIFACT).with_file_name("millstream")
-    }))
+    Command::new(BUILT.get_or_init(|| built("millstream")))
 }
 
 fn local(arguments: &[&str]) -> Output {

@@ -92,7 +92,7 @@ fn killed_workers_and_taskmanagers_cost_no_record() {
     let cluster = StandaloneCluster::start(3, 1, &[]);
     let root = tempfile::tempdir().unwrap();
     let folder = JobFolder::new(root.path());
-    let totals = add_text(&folder, 200_000);
+    let totals = add_text(&folder, 400_000);
     let client = spawned(&cluster, &word_count(&folder, 2, &[]));
     let wait_for_a_checkpoint = || {
         let before = folder.newest_checkpoint();

@@ -5,6 +5,7 @@ use std::{
     net::TcpListener,
     path::{Path, PathBuf},
     process::{Command, Output},
+    sync::atomic::{AtomicU32, Ordering},
 };
 
 use crate::program::{built, succeed, workspace};
@@ -131,8 +132,18 @@ impl Drop for StandaloneCluster {
     }
 }
 
-/// Ports that were free a moment ago. The system gives the same one again only much later.
+/// Ports that are free. They are none that the system gives to whoever asks for any, so nobody else is given one before the
+/// cluster has it.
 fn free_ports<const N: usize>() -> [u16; N] {
-    let listeners = [(); N].map(|()| TcpListener::bind("127.0.0.1:0").expect("there are free ports"));
-    listeners.map(|listener| listener.local_addr().expect("it is bound").port())
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    let of_this_process = std::process::id().wrapping_mul(67);
+    [(); N].map(|()| {
+        loop {
+            let place = of_this_process.wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed)) % 12_000;
+            let port = 20_000 + place as u16;
+            if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+                return port;
+            }
+        }
+    })
 }
