@@ -79,10 +79,8 @@ impl Progress {
         }
         match finished.status {
             JobStatus::Finished => {
+                // Accumulators are the program's to show.
                 println!("Job with JobID {job} has finished.\nJob Runtime: {millis} ms");
-                for (name, value) in &finished.accumulators {
-                    println!("  {name}: {value}");
-                }
             }
             JobStatus::Canceled => println!("Job with JobID {job} was cancelled after {millis} ms."),
             _ => println!("Job with JobID {job} has failed after {millis} ms."),
