@@ -128,3 +128,22 @@ stop() {
   done
   running "$kind" >/dev/null
 }
+
+# What jobmanager.sh and taskmanager.sh do: control KIND start|start-foreground|stop|stop-all [-Dkey=value]...
+control() {
+  local kind=$1 verb=${2:-}
+  shift $(($# < 2 ? $# : 2))
+  case $verb in
+    start) start "$kind" "$@" ;;
+    start-foreground)
+      find_program
+      exec "$MILLSTREAM_BIN" "$kind" "$@"
+      ;;
+    stop) stop "$kind" newest ;;
+    stop-all) stop "$kind" all ;;
+    *)
+      echo "usage: $kind.sh start|start-foreground [-Dkey=value]... | stop | stop-all" >&2
+      exit 2
+      ;;
+  esac
+}

@@ -94,6 +94,30 @@ pub struct FinishedJob {
     pub collected: Vec<(OperatorId, Vec<u8>)>,
 }
 
+impl FinishedJob {
+    /// Of a job that was submitted detached: it runs, and nobody will tell more.
+    pub fn detached() -> FinishedJob {
+        FinishedJob::without_numbers(JobStatus::Running, None)
+    }
+
+    /// Of a job of which nothing is known any more but why.
+    pub fn lost(failure: Failure) -> FinishedJob {
+        FinishedJob::without_numbers(JobStatus::Failed, Some(failure))
+    }
+
+    fn without_numbers(status: JobStatus, failure: Option<Failure>) -> FinishedJob {
+        FinishedJob {
+            status,
+            failure,
+            runtime: Duration::ZERO,
+            restarts: 0,
+            checkpoints: 0,
+            accumulators: BTreeMap::new(),
+            collected: Vec::new(),
+        }
+    }
+}
+
 static DEFAULT_EXECUTOR: OnceLock<Arc<dyn PipelineExecutor>> = OnceLock::new();
 
 /// Sets what runs the jobs of environments that were not made for another executor. The first call counts.

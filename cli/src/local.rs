@@ -16,7 +16,7 @@ use anyhow::{Context, Result};
 use clap::{Args, value_parser};
 use millstream::model::config::{LOCAL_TASK_MANAGERS, TASK_SLOTS};
 
-use crate::{executable::Executable, plan};
+use crate::{executable::Executable, plan, settings};
 
 #[derive(Args)]
 #[command(override_usage = "millstream local [--workers N] [--slots M] [-Dkey=value]... ARTIFACT [ARGS]...")]
@@ -68,11 +68,7 @@ impl Options {
     /// The configuration as arguments of the program, before its own ones, which win.
     fn dynamic(&self) -> Vec<OsString> {
         let number = |key: &str, value: Option<u32>| value.map(|value| format!("-D{key}={value}").into());
-        let settings = self.settings.iter().map(|setting| {
-            let mut argument = OsString::from("-D");
-            argument.push(setting);
-            argument
-        });
+        let settings = self.settings.iter().cloned().map(settings::argument);
         let (workers, slots) =
             (number(LOCAL_TASK_MANAGERS.name(), self.workers), number(TASK_SLOTS.name(), self.slots));
         workers.into_iter().chain(slots).chain(settings).collect()

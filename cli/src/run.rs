@@ -22,7 +22,6 @@ use std::{
 use anyhow::{Context, Result};
 use clap::{Args, ValueEnum};
 use millstream::{
-    artifact,
     client_line::CLIENT_VARIABLE,
     model::{
         config::{Configuration, PARALLELISM, REST_ADDRESS, STATE_RECOVERY_PATH},
@@ -115,23 +114,17 @@ impl Options {
 
     /// The configuration as arguments of the program, before its own ones, which win.
     fn dynamic(&self) -> Vec<OsString> {
-        let setting = |text: OsString| {
-            let mut argument = OsString::from("-D");
-            argument.push(text);
-            argument
-        };
         let parallelism = self.parallelism.map(|count| format!("{}={count}", PARALLELISM.name()).into());
         let savepoint = self.from_savepoint.as_ref().map(|path| {
             let mut text = OsString::from(format!("{}=", STATE_RECOVERY_PATH.name()));
             text.push(path);
             text
         });
-        parallelism.into_iter().chain(savepoint).chain(self.settings.iter().cloned()).map(setting).collect()
+        parallelism.into_iter().chain(savepoint).chain(self.settings.iter().cloned()).map(settings::argument).collect()
     }
 
     async fn run_remote(&self, path: &Path, arguments: &[OsString], address: &str) -> Result<()> {
         let client = Client::connect(address).await?;
-        let sha256 = artifact::hash_of(path).with_context(|| format!("cannot read {}", path.display()))?;
         let folder = tempfile::tempdir().context("there is no place for a socket")?;
         let socket = folder.path().join("client");
         let listener = UnixListener::bind(&socket).context("no socket for the program can be had")?;
@@ -147,7 +140,6 @@ impl Options {
         let program = Arc::new(Program {
             client: client.clone(),
             artifact: PathBuf::from(path),
-            sha256,
             is_detached: self.detached,
             form: self.output,
             jobs: Mutex::default(),

@@ -21,6 +21,13 @@ pub fn load(dynamic: &[OsString]) -> Result<Configuration> {
     Ok(configuration)
 }
 
+/// A setting as an argument of a program: `-Dkey=value`.
+pub fn argument(setting: OsString) -> OsString {
+    let mut argument = OsString::from("-D");
+    argument.push(setting);
+    argument
+}
+
 /// The JobManager to speak with: what the command line says, or else `rest.address` and `rest.port`.
 ///
 /// # Errors

@@ -11,6 +11,7 @@ use tonic::{
 };
 
 use crate::{
+    cause::root_cause,
     convert::Misunderstood,
     proto::v1::{self, job_submission_client::JobSubmissionClient},
 };
@@ -64,7 +65,7 @@ impl Client {
         let endpoint = Endpoint::from_shared(format!("http://{address}")).map_err(|_| bad())?;
         let channel = endpoint.connect_timeout(CONNECT_TIMEOUT).tcp_nodelay(true).connect().await;
         let channel = channel
-            .map_err(|error| ClientError::Unreachable { address: address.to_owned(), cause: innermost(&error) })?;
+            .map_err(|error| ClientError::Unreachable { address: address.to_owned(), cause: root_cause(&error) })?;
         let calls = JobSubmissionClient::new(channel).max_decoding_message_size(LARGEST_ANSWER);
         Ok(Client { address: address.to_owned(), calls })
     }
@@ -211,13 +212,4 @@ impl Watch {
             }),
         }
     }
-}
-
-/// The cause that all others wrap.
-fn innermost(error: &dyn std::error::Error) -> String {
-    let mut cause = error;
-    while let Some(source) = cause.source() {
-        cause = source;
-    }
-    cause.to_string()
 }

@@ -7,8 +7,10 @@
 //! |---|---|
 //! | a connection to a JobManager | [`client`] |
 //! | messages and services, as they are on the wire | [`proto`] |
+//! | why it cannot be reached | [`cause`] |
 //! | from the engine's words to theirs and back | [`convert`] |
 
+pub mod cause;
 pub mod client;
 pub mod convert;
 pub mod proto;

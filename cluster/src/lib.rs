@@ -24,6 +24,9 @@ mod artifacts;
 pub mod jobmanager;
 pub mod taskmanager;
 
+/// The largest message between processes of a cluster, in bytes: job graphs, and reports with what sinks have collected.
+const LARGEST_MESSAGE: usize = 64 << 20;
+
 /// 128 bits that nobody else has, by the randomness that the standard library seeds its hashers with. Not a secret.
 fn random_id() -> u128 {
     use std::hash::{BuildHasher, Hasher, RandomState};

@@ -16,7 +16,6 @@ use std::{
     path::{Path, PathBuf},
     process::{ExitCode, Termination},
     sync::Arc,
-    time::Duration,
 };
 
 use millstream_api::job::{self, FinishedJob, JobError, JobProgress, PipelineExecutor, RunningJob};
@@ -97,20 +96,6 @@ struct RemoteJob {
     job: JobId,
 }
 
-impl RemoteJob {
-    fn ended_by(failure: Failure) -> FinishedJob {
-        FinishedJob {
-            status: JobStatus::Failed,
-            failure: Some(failure),
-            runtime: Duration::ZERO,
-            restarts: 0,
-            checkpoints: 0,
-            accumulators: std::collections::BTreeMap::new(),
-            collected: Vec::new(),
-        }
-    }
-}
-
 impl RunningJob for RemoteJob {
     fn status(&self) -> JobStatus {
         match call(&self.socket, &ClientRequest::Status(self.job)) {
@@ -132,8 +117,8 @@ impl RunningJob for RemoteJob {
     fn wait(&self) -> FinishedJob {
         match call(&self.socket, &ClientRequest::Wait(self.job)) {
             ClientResponse::Ended(finished) => *finished,
-            ClientResponse::Refused(failure) => RemoteJob::ended_by(failure),
-            other => RemoteJob::ended_by(unexpected(&other)),
+            ClientResponse::Refused(failure) => FinishedJob::lost(failure),
+            other => FinishedJob::lost(unexpected(&other)),
         }
     }
 

@@ -18,8 +18,8 @@ use millstream_dataplane::{Worker, WorkerConfig};
 use millstream_model::{
     config::{Configuration, LOCAL_TASK_MANAGERS, TASK_SLOTS},
     fault::Failure,
-    id::WorkerId,
-    job_graph::{JobGraph, OperatorRole},
+    id::{JobVertexId, WorkerId},
+    job_graph::JobGraph,
     message::{FromWorker, ToWorker},
     state::JobStatus,
 };
@@ -83,7 +83,7 @@ impl PipelineExecutor for MiniCluster {
 /// A client's view of a job. The job itself goes on without it.
 struct EmbeddedJob {
     handle: JobHandle,
-    sources: Vec<millstream_model::id::JobVertexId>,
+    sources: Vec<JobVertexId>,
     /// Disconnected when the workers have ended.
     released: Receiver<Infallible>,
 }
@@ -96,11 +96,7 @@ impl EmbeddedJob {
             processes => start_processes(&mut graph, processes, report_sender)?,
         };
         let checkpoint_dir = checkpoint_dir(&graph.configuration)?;
-        let is_source = |operators: &[millstream_model::job_graph::Operator]| {
-            operators.first().is_some_and(|head| head.role == OperatorRole::Source)
-        };
-        let sources = graph.vertices.iter().filter(|vertex| is_source(&vertex.operators));
-        let sources = sources.map(|vertex| vertex.id).collect();
+        let sources = graph.sources().collect();
         let handle = JobMaster::start(JobMasterConfig {
             graph,
             workers: links,
@@ -237,10 +233,6 @@ impl RunningJob for EmbeddedJob {
 
     fn progress(&self) -> JobProgress {
         let metrics = self.handle.metrics();
-        let of_sources = metrics.tasks.iter().filter(|(subtask, _)| self.sources.contains(&subtask.vertex));
-        JobProgress {
-            records_read: of_sources.map(|(_, task)| task.records_in).sum(),
-            checkpoints: metrics.checkpoints.completed,
-        }
+        JobProgress { records_read: metrics.records_read(&self.sources), checkpoints: metrics.checkpoints.completed }
     }
 }

@@ -180,6 +180,13 @@ impl JobGraph {
         self.edges.iter().enumerate().filter(move |(_, edge)| edge.target == target)
     }
 
+    /// The vertices that begin with a source.
+    pub fn sources(&self) -> impl Iterator<Item = JobVertexId> {
+        let is_source =
+            |vertex: &&JobVertex| vertex.operators.first().is_some_and(|head| head.role == OperatorRole::Source);
+        self.vertices.iter().filter(is_source).map(|vertex| vertex.id)
+    }
+
     /// The index of the vertex with this id.
     pub fn vertex_index(&self, id: JobVertexId) -> Option<usize> {
         self.vertices.iter().position(|vertex| vertex.id == id)

@@ -26,7 +26,6 @@ const PROGRESS_INTERVAL: Duration = Duration::from_secs(1);
 pub(super) struct Program {
     pub(super) client: Client,
     pub(super) artifact: PathBuf,
-    pub(super) sha256: String,
     pub(super) is_detached: bool,
     pub(super) form: Form,
     /// In the order of their submission.
@@ -80,7 +79,7 @@ impl Program {
                 client.cancel(job).await?;
                 ClientResponse::Canceling
             }
-            ClientRequest::Wait(_) if self.is_detached => ClientResponse::Ended(Box::new(detached())),
+            ClientRequest::Wait(_) if self.is_detached => ClientResponse::Ended(Box::new(FinishedJob::detached())),
             ClientRequest::Wait(job) => ClientResponse::Ended(Box::new(self.wait(job).await?)),
         })
     }
@@ -88,8 +87,10 @@ impl Program {
     async fn submit(&self, graph: JobGraph) -> Result<(), ClientError> {
         let mut client = self.client.clone();
         let job = graph.job_id;
-        // What the graph says of its artifact must be what is sent.
-        client.upload(&self.artifact, &self.sha256).await?;
+        // What runs is what the program says that it is: the JobManager checks what is sent.
+        let artifact =
+            graph.artifact.as_ref().ok_or_else(|| Misunderstood("a job graph without an artifact".to_owned()))?;
+        client.upload(&self.artifact, &artifact.sha256).await?;
         client.submit(&graph).await?;
         self.jobs.lock().unwrap_or_else(PoisonError::into_inner).push((job, Fate::Running));
         match self.form {
@@ -122,30 +123,11 @@ impl Program {
 }
 
 fn refused(error: ClientError) -> ClientResponse {
-    let mut message = error.to_string();
-    let mut cause = std::error::Error::source(&error);
-    while let Some(source) = cause {
-        message = format!("{message}: {source}");
-        cause = source.source();
-    }
-    ClientResponse::Refused(Failure::fatal(message))
+    ClientResponse::Refused(Failure::fatal(format!("{:#}", anyhow::Error::from(error))))
 }
 
 fn status_of(job: &v1::Job) -> Result<JobStatus, Misunderstood> {
     job.status().try_into()
-}
-
-/// All that is known of a job that nobody waits for.
-fn detached() -> FinishedJob {
-    FinishedJob {
-        status: JobStatus::Running,
-        failure: None,
-        runtime: Duration::ZERO,
-        restarts: 0,
-        checkpoints: 0,
-        accumulators: std::collections::BTreeMap::new(),
-        collected: Vec::new(),
-    }
 }
 
 fn finished(job: &v1::Job, result: v1::JobResult) -> Result<FinishedJob, Misunderstood> {

@@ -56,6 +56,11 @@ impl AcceptedJobs {
         Ok(AcceptedJobs { directory })
     }
 
+    /// Whether jobs outlive this process.
+    pub(super) fn are_kept(&self) -> bool {
+        self.directory.is_some()
+    }
+
     /// Makes a job outlive this process.
     ///
     /// # Errors

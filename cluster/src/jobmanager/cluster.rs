@@ -1,7 +1,7 @@
 //! All that a JobManager knows: its jobs, its TaskManagers, and who holds which slots.
 
 use std::{
-    collections::{BTreeMap, HashMap, HashSet},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::Ordering},
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
@@ -47,6 +47,8 @@ pub(super) struct Cluster {
 
 struct State {
     jobs: BTreeMap<JobId, Job>,
+    /// Those that are being stored.
+    arriving: BTreeSet<JobId>,
     task_managers: BTreeMap<TaskManagerId, Connected>,
     slots: SlotManager,
     allocations: HashMap<AllocationId, Worker>,
@@ -85,6 +87,7 @@ impl Cluster {
     ) -> Cluster {
         let state = State {
             jobs: BTreeMap::new(),
+            arriving: BTreeSet::new(),
             task_managers: BTreeMap::new(),
             slots: SlotManager::new(spread),
             allocations: HashMap::new(),
@@ -104,15 +107,19 @@ impl Cluster {
     /// Accepts a job with an artifact that is there. Writes files.
     pub(super) fn submit(&self, graph: JobGraph, sha256: String) -> Result<(), SubmissionRefused> {
         let id = graph.job_id;
-        if self.with_job(id, |_| ()).is_some() {
-            return Err(SubmissionRefused::Known(id));
+        {
+            let mut state = self.lock();
+            // Of two at once, one is refused before it writes over what the other has stored.
+            if state.jobs.contains_key(&id) || !state.arriving.insert(id) {
+                return Err(SubmissionRefused::Known(id));
+            }
         }
-        self.accepted.store(&graph)?;
-        let started = self.start(graph, sha256);
-        if matches!(started, Err(SubmissionRefused::Failed(_))) {
+        let accepted = self.accepted.store(&graph).and_then(|()| self.start(graph, sha256));
+        if accepted.is_err() {
             self.accepted.forget(id);
         }
-        started
+        self.lock().arriving.remove(&id);
+        accepted.map_err(SubmissionRefused::from)
     }
 
     /// Takes up the jobs that an earlier JobManager has accepted and not brought to their end. Returns the artifacts that
@@ -134,12 +141,13 @@ impl Cluster {
             let sha256 = graph.artifact.as_ref().map(|artifact| artifact.sha256.clone()).unwrap_or_default();
             tracing::info!(job = %id, name = graph.name, "a job of an earlier JobManager is taken up");
             needed.insert(sha256.clone());
-            self.start(graph, sha256).map_err(|refused| Failure::fatal(refused.to_string()))?;
+            self.start(graph, sha256)?;
         }
         Ok(needed)
     }
 
-    fn start(&self, mut graph: JobGraph, sha256: String) -> Result<(), SubmissionRefused> {
+    /// Starts a job that is none of those that are known.
+    fn start(&self, mut graph: JobGraph, sha256: String) -> Result<(), Failure> {
         let id = graph.job_id;
         let mut configuration = (*self.configuration).clone();
         configuration.merge(&graph.configuration);
@@ -149,9 +157,6 @@ impl Cluster {
         let (report_sender, reports) = unbounded();
         let (joining_sender, joining) = unbounded();
         let mut state = self.lock();
-        if state.jobs.contains_key(&id) {
-            return Err(SubmissionRefused::Known(id));
-        }
         let handle = JobMaster::start(JobMasterConfig {
             graph: graph.clone(),
             workers: Vec::new(),
@@ -161,7 +166,7 @@ impl Cluster {
             checkpoint_dir,
             epoch: self.leadership.epoch,
         });
-        tracing::info!(job = %id, name = graph.name, "a job is submitted");
+        tracing::info!(job = %id, name = graph.name, "a job has a JobMaster");
         let job = Job::new(&graph, handle.clone(), report_sender, joining_sender, network, sha256, wall_millis());
         state.slots.require(id, job.required_slots);
         state.jobs.insert(id, job);
@@ -327,11 +332,13 @@ impl Cluster {
         }
     }
 
-    /// Tells all jobs to end, as far as there is time.
-    pub(super) fn shut_down(&self) {
+    /// Logs what becomes of the jobs that run when this process ends. TaskManagers end their workers when they lose it.
+    pub(super) fn log_end(&self) {
         let state = self.lock();
+        let fate =
+            if self.accepted.are_kept() { "the next JobManager takes it up" } else { "it ends with this process" };
         for job in state.jobs.values().filter(|job| !job.has_ended()) {
-            tracing::warn!(job = %job.handle.job(), name = job.name, "the JobManager ends, and with it this job");
+            tracing::warn!(job = %job.handle.job(), name = job.name, fate, "the JobManager ends while a job runs");
         }
     }
 }

@@ -15,7 +15,7 @@ use millstream_controlplane::{JobHandle, JobOutcome, WorkerLink};
 use millstream_model::{
     fault::Failure,
     id::{AllocationId, JobId, JobVertexId, WorkerId},
-    job_graph::{JobGraph, OperatorRole},
+    job_graph::JobGraph,
     message::{Command, FromWorker, ToWorker},
 };
 use tokio::sync::{mpsc::UnboundedSender, watch};
@@ -59,10 +59,6 @@ impl Job {
         sha256: String,
         start_time_millis: i64,
     ) -> Job {
-        let sources = graph
-            .vertices
-            .iter()
-            .filter(|vertex| vertex.operators.first().is_some_and(|head| head.role == OperatorRole::Source));
         Job {
             name: graph.name.clone(),
             handle,
@@ -78,7 +74,7 @@ impl Job {
             end_time_millis: 0,
             is_over: Arc::default(),
             ended: watch::Sender::new(false),
-            sources: sources.map(|vertex| vertex.id).collect(),
+            sources: graph.sources().collect(),
         }
     }
 
@@ -89,7 +85,6 @@ impl Job {
     /// How the job is doing, as clients are told.
     pub(super) fn describe(&self) -> v1::Job {
         let metrics = self.handle.metrics();
-        let of_sources = metrics.tasks.iter().filter(|(subtask, _)| self.sources.contains(&subtask.vertex));
         let trouble = self.trouble.as_ref().map(Failure::new);
         v1::Job {
             job_id: self.handle.job().to_string(),
@@ -100,7 +95,7 @@ impl Job {
             restarts: metrics.restarts,
             tasks: metrics.tasks_total,
             running_tasks: metrics.tasks_running,
-            records_read: of_sources.map(|(_, task)| task.records_in).sum(),
+            records_read: metrics.records_read(&self.sources),
             completed_checkpoints: metrics.checkpoints.completed,
             last_failure: trouble.or(metrics.last_failure).map(v1::Failure::from),
         }

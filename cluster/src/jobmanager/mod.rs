@@ -41,10 +41,7 @@ use self::{
     connections::Connections,
     submission::Submission,
 };
-use crate::{address::listen, artifacts::Artifacts};
-
-/// A JobGraph may be large: collections that a program holds are in it.
-const LARGEST_REQUEST: usize = 64 << 20;
+use crate::{LARGEST_MESSAGE, address::listen, artifacts::Artifacts};
 
 /// Where a JobManager can be reached.
 #[derive(Clone, Copy, Debug)]
@@ -96,10 +93,10 @@ pub async fn run(
     };
     let submission = Submission { cluster: cluster.clone(), artifacts: artifacts.clone() };
     let submission = v1::job_submission_server::JobSubmissionServer::new(submission)
-        .max_decoding_message_size(LARGEST_REQUEST)
+        .max_decoding_message_size(LARGEST_MESSAGE)
         .max_encoding_message_size(usize::MAX);
     let connections = v1::task_managers_server::TaskManagersServer::new(connections)
-        .max_decoding_message_size(LARGEST_REQUEST)
+        .max_decoding_message_size(LARGEST_MESSAGE)
         .max_encoding_message_size(usize::MAX);
     let (health, health_service) = tonic_health::server::health_reporter();
     health.set_serving::<v1::job_submission_server::JobSubmissionServer<Submission>>().await;
@@ -121,7 +118,7 @@ pub async fn run(
         served = for_task_managers => served,
         () = stop => Ok(()),
     };
-    cluster.shut_down();
+    cluster.log_end();
     served.map_err(|cause| Failure::new(format!("a port of the JobManager cannot be served any more: {cause}")))
 }
 

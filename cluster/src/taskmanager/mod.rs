@@ -21,8 +21,9 @@ mod workers;
 use std::{pin::pin, process, sync::Arc, time::Duration};
 
 use millstream::{artifact::ENGINE_VERSION, worker_network::bind_address, worker_process::WorkerSetup};
-use millstream_client::proto::v1::{
-    self, FromTaskManager, from_task_manager, task_managers_client::TaskManagersClient, to_task_manager,
+use millstream_client::{
+    cause::root_cause,
+    proto::v1::{self, FromTaskManager, from_task_manager, task_managers_client::TaskManagersClient, to_task_manager},
 };
 use millstream_model::{
     config::{Configuration, JOBMANAGER_ADDRESS, JOBMANAGER_PORT, TASK_SLOTS},
@@ -130,7 +131,7 @@ impl TaskManager {
     async fn serve(&self, ready: &mut impl FnMut(&str)) -> Parted {
         let channel = match self.endpoint.connect().await {
             Ok(channel) => channel,
-            Err(error) => return Parted::Unreachable(innermost(&error)),
+            Err(error) => return Parted::Unreachable(root_cause(&error)),
         };
         let (outbox, messages) = mpsc::unbounded_channel();
         let registration = v1::Registration {
@@ -294,13 +295,4 @@ impl Session<'_> {
 fn host_name() -> String {
     let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
     name.trim().to_owned()
-}
-
-/// The cause that all others wrap.
-fn innermost(error: &dyn std::error::Error) -> String {
-    let mut cause = error;
-    while let Some(source) = cause.source() {
-        cause = source;
-    }
-    cause.to_string()
 }

@@ -12,6 +12,11 @@ use millstream_model::{
 use millstream_providers::process::WorkerProcess;
 use tokio::sync::mpsc::UnboundedSender;
 
+use crate::LARGEST_MESSAGE;
+
+/// With room for what else is in its message.
+const LARGEST_LINE: usize = LARGEST_MESSAGE - 1024;
+
 /// What a worker has to tell.
 #[derive(Debug)]
 pub(super) enum WorkerEvent {
@@ -97,10 +102,19 @@ fn keep(
             FromWorker { report: Report::WorkerFailed { failure }, .. } => {
                 WorkerEvent::Ended { allocation, why: failure.message }
             }
-            message => {
-                let line = serde_json::to_vec(&message).expect("reports have a form in JSON");
-                WorkerEvent::Line { allocation, line }
-            }
+            message => match serde_json::to_vec(&message).expect("reports have a form in JSON") {
+                // It would cost the connection that all jobs share, so it costs the worker alone.
+                line if line.len() > LARGEST_LINE => {
+                    let why = format!(
+                        "worker {} was ended, since a report of it has {} bytes and {LARGEST_LINE} are the most: write \
+                         what the job collects to files instead",
+                        worker.0,
+                        line.len()
+                    );
+                    WorkerEvent::Ended { allocation, why }
+                }
+                line => WorkerEvent::Line { allocation, line },
+            },
         };
         // Nobody listens when the time with the JobManager is over.
         let _ = reports.send(event);

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use millstream_model::{
     fault::Failure,
-    id::{JobId, OperatorId, Subtask, WorkerId},
+    id::{JobId, JobVertexId, OperatorId, Subtask, WorkerId},
     message::{ShuffleMetrics, TaskMetrics},
     state::JobStatus,
 };
@@ -49,4 +49,12 @@ pub struct JobMetrics {
     pub restarts: u32,
     /// The newest failure, also if the job was restarted after it.
     pub last_failure: Option<Failure>,
+}
+
+impl JobMetrics {
+    /// Records that these vertices, the job's sources, have emitted since the last restart.
+    pub fn records_read(&self, sources: &[JobVertexId]) -> u64 {
+        let of_sources = self.tasks.iter().filter(|(subtask, _)| sources.contains(&subtask.vertex));
+        of_sources.map(|(_, task)| task.records_in).sum()
+    }
 }
