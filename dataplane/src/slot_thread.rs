@@ -1,4 +1,7 @@
 //! The thread of a slot: mail, then a step of every task in turns, then sleep if nobody has anything to do.
+//!
+//! Where tasks exchange records with other workers it drives the network besides: after steps, so that what they have
+//! written leaves at once, and instead of sleeping.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -26,7 +29,7 @@ use millstream_model::{
     job_graph::JobGraph,
     state::ExecutionState,
 };
-use millstream_shuffle::{channel::ChannelSender, wake::Waker};
+use millstream_shuffle::{channel::ChannelSender, exchange::SlotDrive, wake::Waker};
 use tokio::runtime::Handle;
 
 use crate::{
@@ -43,6 +46,9 @@ use crate::{
     wiring::TaskGate,
 };
 
+/// A thread that always has something to do looks at the network as often as this.
+const LOOK_EVERY: Duration = Duration::from_micros(50);
+
 /// All that a slot thread needs to build one task; it can be sent to the thread, the task itself cannot.
 pub(crate) struct Blueprint {
     pub(crate) graph: Arc<JobGraph>,
@@ -55,6 +61,8 @@ pub(crate) struct Blueprint {
     pub(crate) counters: Arc<TaskCounters>,
     pub(crate) reporter: Reporter,
     pub(crate) uploader: Uploader,
+    /// `None` if no task here has to do with other workers.
+    pub(crate) drive: Option<SlotDrive>,
     pub(crate) settings: Settings,
 }
 
@@ -108,7 +116,10 @@ pub(crate) fn start(
         processors.pin(nth);
         panics::watch_this_thread();
         precise_timers();
-        SlotThread { mails, waker, runtime, tasks: Vec::new(), is_ending: false, spin: Duration::ZERO }.run();
+        let (tasks, looked) = (Vec::new(), clock::now());
+        let thread =
+            SlotThread { mails, waker, runtime, tasks, is_ending: false, spin: Duration::ZERO, drive: None, looked };
+        thread.run();
     };
     let thread = thread::Builder::new().name(name.to_owned()).spawn(run);
     let thread = thread.map_err(|cause| Failure::new(format!("no thread for a slot could be started: {cause}")))?;
@@ -127,6 +138,9 @@ struct SlotThread {
     tasks: Vec<Task>,
     is_ending: bool,
     spin: Duration,
+    drive: Option<SlotDrive>,
+    /// At the network, last.
+    looked: Instant,
 }
 
 impl SlotThread {
@@ -151,7 +165,9 @@ impl SlotThread {
                 }
                 index += 1;
             }
-            if !ready {
+            if ready {
+                self.look_at_network();
+            } else {
                 self.sleep(until);
             }
         }
@@ -179,6 +195,12 @@ impl SlotThread {
     fn start_task(&mut self, blueprint: Blueprint) {
         let (attempt, reporter) = (blueprint.attempt, blueprint.reporter.clone());
         self.spin = blueprint.settings.spin;
+        if self.drive.is_none()
+            && let Some(drive) = &blueprint.drive
+        {
+            drive.bind(&self.waker);
+            self.drive = Some(drive.clone());
+        }
         reporter.state(attempt, ExecutionState::Initializing);
         let waker = self.waker.clone();
         let runtime = self.runtime.clone();
@@ -193,11 +215,22 @@ impl SlotThread {
         }
     }
 
+    /// Sends what the last steps have written, and takes in what has arrived meanwhile.
+    fn look_at_network(&mut self) {
+        let Some(drive) = &self.drive else { return };
+        let now = clock::now();
+        if drive.is_called() || now - self.looked >= LOOK_EVERY {
+            drive.turn();
+            self.looked = now;
+        }
+    }
+
     fn sleep(&self, until: Option<Instant>) {
         let start = clock::now();
         if !self.spin.is_zero() {
             let spin_end = until.map_or(start + self.spin, |until| until.min(start + self.spin));
             while clock::now() < spin_end {
+                self.drive.iter().for_each(SlotDrive::turn);
                 if self.waker.is_notified() {
                     return;
                 }
@@ -205,7 +238,7 @@ impl SlotThread {
             }
         }
         let timeout = until.map(|until| until.saturating_duration_since(clock::now()));
-        if timeout != Some(Duration::ZERO) {
+        if timeout != Some(Duration::ZERO) && !self.drive.as_ref().is_some_and(|drive| drive.wait(&self.waker, until)) {
             self.waker.park(timeout);
         }
     }

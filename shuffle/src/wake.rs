@@ -1,77 +1,89 @@
 //! Waking a thread that may be asleep, at the price of one atomic operation if it is not.
 
-use std::{sync::OnceLock, time::Duration};
+use std::{
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 
 use crate::sync::{self, AtomicU32, Ordering, Thread};
 
 const RUNNING: u32 = 0;
 const PARKED: u32 = 1;
-const NOTIFIED: u32 = 2;
+/// For sockets.
+const WAITING: u32 = 2;
+const NOTIFIED: u32 = 3;
 
 /// Puts one thread to sleep; anybody may wake it. A wake between two sleeps makes the next one end at once.
 #[derive(Debug, Default)]
 pub struct Waker {
     state: AtomicU32,
-    sleeper: OnceLock<Sleeper>,
-}
-
-#[derive(Debug)]
-enum Sleeper {
-    /// It parks.
-    Thread(Thread),
-    /// It waits for sockets.
-    Poll(mio::Waker),
+    /// That parks.
+    thread: OnceLock<Thread>,
+    /// Ends the wait for sockets.
+    poll: OnceLock<Arc<mio::Waker>>,
 }
 
 impl Waker {
     /// Names the calling thread as the one that parks. To be called once, by that thread.
     pub fn bind(&self) {
-        let _ = self.sleeper.set(Sleeper::Thread(sync::current()));
+        let _ = self.thread.set(sync::current());
     }
 
-    /// Names the thread that waits in the poll of `waker`. To be called once.
-    pub fn bind_poll(&self, waker: mio::Waker) {
-        let _ = self.sleeper.set(Sleeper::Poll(waker));
+    /// Names what ends a wait for sockets. To be called once.
+    pub fn bind_poll(&self, waker: Arc<mio::Waker>) {
+        let _ = self.poll.set(waker);
     }
 
-    /// Makes the thread's current or next park return.
+    /// Lets this waker end a wait for the sockets of another one.
+    pub fn share_poll(&self, other: &Waker) {
+        if let Some(waker) = other.poll.get() {
+            let _ = self.poll.set(waker.clone());
+        }
+    }
+
+    /// Makes the thread's current or next sleep end.
     #[inline]
     pub fn wake(&self) {
         // Already notified: whoever did it has woken the thread, and it will look at everything again. The order is
         // kept by the swap below, which the thread answers with a swap of its own.
-        if self.state.swap(NOTIFIED, Ordering::SeqCst) == PARKED {
-            match self.sleeper.get() {
-                Some(Sleeper::Thread(thread)) => thread.unpark(),
-                // Writing to an eventfd fails only if its count is full, which wakes as well.
-                Some(Sleeper::Poll(waker)) => drop(waker.wake()),
-                None => {}
-            }
+        match self.state.swap(NOTIFIED, Ordering::SeqCst) {
+            PARKED => self.thread.get().into_iter().for_each(Thread::unpark),
+            // Writing to an eventfd fails only if its count is full, which wakes as well.
+            WAITING => self.poll.get().into_iter().for_each(|waker| drop(waker.wake())),
+            _ => {}
         }
     }
 
-    /// Whether somebody has called `wake` since the last park.
+    /// Whether somebody has called `wake` since the last sleep.
     pub fn is_notified(&self) -> bool {
         self.state.load(Ordering::SeqCst) == NOTIFIED
     }
 
     /// Sleeps until `wake`, or until `timeout` is over. Called by the bound thread only.
     pub fn park(&self, timeout: Option<Duration>) {
-        self.sleep(|| match timeout {
-            // A spurious return costs one look at the inputs; no loop is needed.
-            Some(timeout) => sync::park_timeout(timeout),
-            None => sync::park(),
-        });
-    }
-
-    /// Calls `wait`, which `wake` ends, unless somebody has called `wake` since the last sleep. Called by the bound
-    /// thread only.
-    pub fn sleep(&self, wait: impl FnOnce()) {
         if self.state.compare_exchange(RUNNING, PARKED, Ordering::SeqCst, Ordering::SeqCst).is_ok() {
-            wait();
+            // A spurious return costs one look at the inputs; no loop is needed.
+            match timeout {
+                Some(timeout) => sync::park_timeout(timeout),
+                None => sync::park(),
+            }
         }
         // Not a store: it takes away the notifications of all who have come meanwhile, so what they told of must be seen
         // by the look that follows.
         self.state.swap(RUNNING, Ordering::SeqCst);
+    }
+
+    /// From now on `wake` ends a wait for sockets; `false` if somebody has called it since the last sleep, which then must
+    /// not begin.
+    #[must_use]
+    pub fn begin_wait(&self) -> bool {
+        self.state.compare_exchange(RUNNING, WAITING, Ordering::SeqCst, Ordering::SeqCst).is_ok()
+    }
+
+    /// There is no wait any more. Whether `wake` was called; it counts for the next sleep.
+    pub fn end_wait(&self) -> bool {
+        let ended = self.state.compare_exchange(WAITING, RUNNING, Ordering::SeqCst, Ordering::SeqCst);
+        ended == Err(NOTIFIED)
     }
 
     /// Forgets a notification, before everything it could be about is looked at.

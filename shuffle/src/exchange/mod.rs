@@ -1,4 +1,5 @@
-//! The exchange between this worker and all others: one thread that owns the sockets and drives a link per peer.
+//! The exchange between this worker and all others: the sockets, and a link per peer. The threads of slots drive it while
+//! they have nothing else to do, and a thread of its own whenever they do not (see [`lease`]).
 //!
 //! ```text
 //!  worker ──attach/detach──► Exchange ──mail──► net loop ──► Listener, Transport per peer ═══ peers
@@ -7,20 +8,23 @@
 //! ```
 //! The worker with the smaller number dials, the other one listens: so there is one connection per pair.
 
+mod drive;
+mod lease;
 mod net_loop;
 #[cfg(test)]
 pub(crate) mod tests;
 
 use std::{io, net::SocketAddr, sync::Arc, thread::JoinHandle, time::Duration};
 
-use crossbeam_channel::{Sender, bounded, unbounded};
+use crossbeam_channel::{Sender, unbounded};
 use millstream_model::{
     fault::Failure,
     id::{Generation, WorkerId},
     message::ShuffleMetrics,
 };
 
-use self::net_loop::NetLoop;
+pub use self::drive::SlotDrive;
+use self::{drive::Drive, net_loop::NetLoop};
 use crate::{
     link::{Local, PeerChannels},
     transport::Listener,
@@ -28,7 +32,7 @@ use crate::{
     wire::message::CoordinatorEvent,
 };
 
-/// Makes the listener, on the thread that will drive it.
+/// Makes the listener.
 pub type Listen = Box<dyn FnOnce() -> io::Result<Box<dyn Listener>> + Send>;
 
 /// How a worker's exchange behaves.
@@ -39,7 +43,7 @@ pub struct ExchangeConfig {
     pub connect_timeout: Duration,
 }
 
-/// What the exchange tells its worker. Called on the net loop's thread: it must not wait.
+/// What the exchange tells its worker.
 #[derive(Clone, PartialEq, Debug)]
 pub enum ExchangeEvent {
     /// Nothing more will come from a peer or get to it; deployments with channels to it cannot go on.
@@ -59,32 +63,26 @@ pub enum ExchangeEvent {
     },
 }
 
+/// Called on whichever thread drives the network: it must not wait.
+type OnEvent = Box<dyn Fn(ExchangeEvent) + Send>;
+
 /// The handle of a worker's exchange. Connections end when it is dropped.
 pub struct Exchange {
     mails: Sender<Mail>,
-    waker: Arc<Waker>,
+    drive: Arc<Drive>,
     address: SocketAddr,
     thread: Option<JoinHandle<()>>,
 }
 
 enum Mail {
-    Attach {
-        peer: WorkerId,
-        address: SocketAddr,
-        channels: Box<PeerChannels>,
-    },
+    Attach { peer: WorkerId, address: SocketAddr, channels: Box<PeerChannels> },
     Detach(Generation),
-    Send {
-        peer: WorkerId,
-        event: CoordinatorEvent,
-    },
-    /// Tell the numbers of peers.
-    Show(Sender<Vec<(WorkerId, ShuffleMetrics)>>),
+    Send { peer: WorkerId, event: CoordinatorEvent },
     Stop,
 }
 
 impl Exchange {
-    /// Starts the net loop.
+    /// Starts the net thread. `on_event` is called on whichever thread drives the network: it must not wait.
     ///
     /// # Errors
     /// If its sockets or its thread cannot be had.
@@ -94,19 +92,13 @@ impl Exchange {
         on_event: impl Fn(ExchangeEvent) + Send + 'static,
     ) -> io::Result<Exchange> {
         let (mails, receiver) = unbounded();
-        let waker = Arc::new(Waker::default());
-        let (started, has_started) = bounded(1);
-        let woken = waker.clone();
-        let run = move || match NetLoop::new(config, listen, receiver, woken, on_event) {
-            Ok(net_loop) => {
-                let _ = started.send(Ok(net_loop.address()));
-                net_loop.run();
-            }
-            Err(error) => drop(started.send(Err(error))),
-        };
-        let thread = std::thread::Builder::new().name("net".to_owned()).spawn(run)?;
-        let address = has_started.recv().map_err(|_| io::Error::other("the net thread has panicked"))??;
-        Ok(Exchange { mails, waker, address, thread: Some(thread) })
+        let doorbell = Arc::new(Waker::default());
+        let net_loop = NetLoop::new(config, listen, receiver, doorbell.clone(), Box::new(on_event))?;
+        let address = net_loop.address();
+        let drive = Arc::new(Drive::new(net_loop, doorbell)?);
+        let driven = drive.clone();
+        let thread = std::thread::Builder::new().name("net".to_owned()).spawn(move || driven.run_net_thread())?;
+        Ok(Exchange { mails, drive, address, thread: Some(thread) })
     }
 
     /// Where other workers connect to.
@@ -114,17 +106,19 @@ impl Exchange {
         self.address
     }
 
-    /// How the connections to peers are doing. Waits for the net loop, which never waits itself.
+    /// How the connections to peers are doing. Waits for a round that is under way.
     pub fn metrics(&self) -> Vec<(WorkerId, ShuffleMetrics)> {
-        let (told, numbers) = bounded(1);
-        self.mail(Mail::Show(told));
-        // A loop that has panicked knows of no peers.
-        numbers.recv().unwrap_or_default()
+        self.drive.metrics()
     }
 
-    /// Wakes the net loop; what signals of outlets and grants are made with.
+    /// Makes the net loop go round; what signals of outlets and grants are made with.
     pub fn waker(&self) -> Arc<Waker> {
-        self.waker.clone()
+        self.drive.doorbell().clone()
+    }
+
+    /// What the thread of a slot drives the network with.
+    pub fn slot_drive(&self) -> SlotDrive {
+        SlotDrive::new(self.drive.clone())
     }
 
     /// Adds the channels between this worker and a peer, which is connected to if it is not yet.
@@ -139,13 +133,13 @@ impl Exchange {
 
     /// The way to the coordinators and subtasks of a peer.
     pub fn line(&self, peer: WorkerId) -> PeerLine {
-        PeerLine { mails: self.mails.clone(), waker: self.waker.clone(), peer }
+        PeerLine { mails: self.mails.clone(), waker: self.waker(), peer }
     }
 
     fn mail(&self, mail: Mail) {
         // The loop ends with this handle only.
         let _ = self.mails.send(mail);
-        self.waker.wake();
+        self.drive.doorbell().wake();
     }
 }
 
@@ -173,6 +167,7 @@ impl PeerLine {
 impl Drop for Exchange {
     fn drop(&mut self) {
         self.mail(Mail::Stop);
+        self.drive.end();
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
         }

@@ -1,5 +1,5 @@
-//! The thread that owns the sockets of a worker: waits for them and for mail, and moves bytes between links and
-//! transports. Nothing on it ever waits for anything else.
+//! What owns the sockets of a worker, and moves bytes between links and transports, a round at a time. It never waits:
+//! who drives it does, for its `registry` and until its `deadline`.
 
 use std::{
     collections::BTreeMap,
@@ -15,9 +15,9 @@ use millstream_model::{
     id::{Generation, WorkerId},
     message::ShuffleMetrics,
 };
-use mio::{Events, Interest, Poll, Token, unix::SourceFd};
+use mio::{Events, Interest, Poll, Registry, Token, unix::SourceFd};
 
-use super::{ExchangeConfig, ExchangeEvent, Listen, Mail};
+use super::{ExchangeConfig, ExchangeEvent, Listen, Mail, OnEvent};
 use crate::{
     link::{Link, LinkEvent, PeerChannels},
     transport::{Batch, Connection, Listener, Stream, Transport},
@@ -30,20 +30,21 @@ const LISTENER: Token = Token(1);
 /// Connections are numbered from here.
 const FIRST_CONNECTION: usize = 2;
 
-pub(super) struct NetLoop<F> {
+pub(super) struct NetLoop {
     config: ExchangeConfig,
     listener: Box<dyn Listener>,
     poll: Poll,
     events: Events,
     mails: Receiver<Mail>,
-    waker: Arc<Waker>,
-    on_event: F,
+    doorbell: Arc<Waker>,
+    on_event: OnEvent,
     peers: BTreeMap<WorkerId, Peer>,
     /// By token; places are used again.
     connections: Vec<Option<Connected>>,
     /// Connections that have something to be done about them in this round.
     due: Vec<usize>,
     batches: Vec<(Stream, Batch)>,
+    has_ended: bool,
 }
 
 struct Peer {
@@ -91,16 +92,16 @@ struct Connected {
     unknown: Vec<u8>,
 }
 
-impl<F: Fn(ExchangeEvent)> NetLoop<F> {
+impl NetLoop {
     pub(super) fn new(
         config: ExchangeConfig,
         listen: Listen,
         mails: Receiver<Mail>,
-        waker: Arc<Waker>,
-        on_event: F,
+        doorbell: Arc<Waker>,
+        on_event: OnEvent,
     ) -> io::Result<Self> {
         let poll = Poll::new()?;
-        waker.bind_poll(mio::Waker::new(poll.registry(), MAIL)?);
+        doorbell.bind_poll(Arc::new(mio::Waker::new(poll.registry(), MAIL)?));
         let listener = listen()?;
         for socket in listener.sockets() {
             poll.registry().register(&mut SourceFd(&socket), LISTENER, Interest::READABLE)?;
@@ -111,12 +112,13 @@ impl<F: Fn(ExchangeEvent)> NetLoop<F> {
             poll,
             events: Events::with_capacity(256),
             mails,
-            waker,
+            doorbell,
             on_event,
             peers: BTreeMap::new(),
             connections: Vec::new(),
             due: Vec::new(),
             batches: Vec::new(),
+            has_ended: false,
         })
     }
 
@@ -124,63 +126,74 @@ impl<F: Fn(ExchangeEvent)> NetLoop<F> {
         self.listener.address()
     }
 
-    pub(super) fn run(mut self) {
-        let mut is_busy = true;
-        loop {
-            self.wait(is_busy);
-            // Before everything that a wake could be about is looked at.
-            self.waker.clear();
-            let now = now();
-            if !self.read_mails(now) {
-                break;
-            }
-            self.find_due(now);
-            is_busy = self.receive(now);
-            self.tell_events();
-            is_busy |= self.pump(now);
-            self.transmit(now);
-            self.end_closed();
-            self.give_up_late(now);
+    /// What is ready to be read when a round has something to do, and the way to wake who waits for it.
+    ///
+    /// # Errors
+    /// If there are no more file descriptors.
+    pub(super) fn registry(&self) -> io::Result<Registry> {
+        self.poll.registry().try_clone()
+    }
+
+    /// When a round is due even if nothing has arrived.
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        let deadlines = self.connections.iter().flatten().filter_map(|connected| connected.transport.deadline());
+        deadlines.chain(self.peers.values().filter_map(|peer| peer.connect_until)).min()
+    }
+
+    /// Whether it was told to stop. Its rounds do nothing any more.
+    pub(super) fn has_ended(&self) -> bool {
+        self.has_ended
+    }
+
+    /// Takes in what has come and hands over what can go; whether there was anything, so that there may be more.
+    pub(super) fn round(&mut self, now: Instant) -> bool {
+        if self.has_ended {
+            return false;
         }
-        let now = now();
+        // Interrupted by a signal: the next round looks again.
+        if self.poll.poll(&mut self.events, Some(Duration::ZERO)).is_err() {
+            self.events.clear();
+        }
+        // Before everything that a wake could be about is looked at.
+        self.doorbell.clear();
+        if !self.read_mails(now) {
+            self.end(now);
+            return false;
+        }
+        self.find_due(now);
+        let mut is_busy = self.receive(now);
+        self.tell_events();
+        is_busy |= self.pump(now);
+        self.transmit(now);
+        self.end_closed();
+        self.give_up_late(now);
+        is_busy
+    }
+
+    /// A round has panicked: nothing that this knows is to be relied on.
+    pub(super) fn abandon(&mut self) {
+        self.has_ended = true;
+        self.connections.clear();
+        self.peers.clear();
+    }
+
+    fn end(&mut self, now: Instant) {
+        self.has_ended = true;
         for connected in self.connections.iter_mut().flatten() {
             connected.transport.close(now, "the worker has ended");
             connected.transport.transmit(now);
         }
+        self.connections.clear();
     }
 
     /// The numbers of peers.
-    fn metrics(&self) -> Vec<(WorkerId, ShuffleMetrics)> {
+    pub(super) fn metrics(&self) -> Vec<(WorkerId, ShuffleMetrics)> {
         let metrics = self.peers.iter().map(|(worker, peer)| {
             let (credit_granted, credit_spent) = peer.link.credit();
             let backlog_bytes = peer.link.backlog();
             (*worker, ShuffleMetrics { credit_granted, credit_spent, backlog_bytes, ..peer.metrics.clone() })
         });
         metrics.collect()
-    }
-
-    fn wait(&mut self, is_busy: bool) {
-        let NetLoop { poll, events, .. } = self;
-        let mut wait = |timeout| {
-            // Interrupted by a signal: the next round waits again.
-            if poll.poll(events, timeout).is_err() {
-                events.clear();
-            }
-        };
-        if is_busy {
-            return wait(Some(Duration::ZERO));
-        }
-        let deadlines = self.connections.iter().flatten().filter_map(|connected| connected.transport.deadline());
-        let deadline = deadlines.chain(self.peers.values().filter_map(|peer| peer.connect_until)).min();
-        let timeout = deadline.map(|deadline| deadline.saturating_duration_since(now()));
-        let mut has_waited = false;
-        self.waker.sleep(|| {
-            has_waited = true;
-            wait(timeout);
-        });
-        if !has_waited {
-            wait(Some(Duration::ZERO));
-        }
     }
 
     /// Whether the loop goes on.
@@ -199,8 +212,6 @@ impl<F: Fn(ExchangeEvent)> NetLoop<F> {
                         peer.link.send(event);
                     }
                 }
-                // Who asked may be gone.
-                Mail::Show(told) => drop(told.send(self.metrics())),
                 Mail::Stop => return false,
             }
         }
@@ -467,9 +478,4 @@ impl<F: Fn(ExchangeEvent)> NetLoop<F> {
             (self.on_event)(ExchangeEvent::Lost { peer: worker, generations, failure });
         }
     }
-}
-
-#[expect(clippy::disallowed_methods, reason = "the driver of the network owns its clock")]
-fn now() -> Instant {
-    Instant::now()
 }

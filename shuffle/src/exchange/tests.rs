@@ -299,3 +299,157 @@ fn a_worker_of_another_cluster_is_refused_by_both() {
         assert!(failure.message.contains("refused"), "{failure}");
     }
 }
+
+/// A thread as that of a slot: it writes and reads running numbers, never more than a few ahead of what has come, so that the
+/// end of every wait matters. It drives the network, and now and then a user's function keeps it for longer than it may.
+fn run_slot(
+    drive: &SlotDrive,
+    waker: &Waker,
+    (mut senders, mut gate): (Vec<ChannelSender>, InputGate),
+    total: u64,
+    mut rng: fastrand::Rng,
+) -> (Vec<ChannelSender>, InputGate) {
+    waker.bind();
+    drive.bind(waker);
+    let (mut written, mut seen) = (vec![0_u64; senders.len()], vec![0_u64; gate.channel_count()]);
+    while written.iter().chain(&seen).any(|count| *count < total) {
+        waker.clear();
+        let mut is_ready = false;
+        if let Some(channel) = gate.next_ready() {
+            is_ready = true;
+            let bytes = gate.available(channel);
+            let length = bytes.len();
+            for element in bytes.chunks_exact(8) {
+                assert_eq!(element, seen[channel].to_le_bytes(), "of channel {channel}");
+                seen[channel] += 1;
+            }
+            gate.consume(channel, length);
+            gate.rotate();
+        }
+        let limit = total.min(seen.iter().min().copied().unwrap_or(0) + 3);
+        for (sender, written) in senders.iter_mut().zip(&mut written) {
+            while sender.resume() && *written < limit && sender.waiting() == 0 {
+                if sender.room().0.len() < 8 {
+                    sender.next_segment();
+                    continue;
+                }
+                let (room, filled) = sender.room();
+                room[..8].copy_from_slice(&written.to_le_bytes());
+                *filled += 8;
+                *written += 1;
+                is_ready = true;
+            }
+            sender.flush();
+        }
+        if rng.u32(0..500) == 0 {
+            let until = Instant::now() + Duration::from_micros(rng.u64(0..3_000));
+            while Instant::now() < until {
+                std::hint::spin_loop();
+            }
+        }
+        if is_ready || rng.bool() {
+            drive.turn();
+        }
+        if !is_ready {
+            let limit = Instant::now() + Duration::from_secs(20);
+            if !drive.wait(waker, Some(limit)) {
+                waker.park(Some(Duration::from_secs(20)));
+            }
+            assert!(Instant::now() < limit, "a wake was lost: {seen:?} of {written:?}");
+        }
+    }
+    (senders, gate)
+}
+
+#[test]
+fn slots_that_take_turns_at_driving_lose_no_wake() {
+    for over in ALL {
+        let ca = ca();
+        let (one, two) = (node(over, &ca, 1, Duration::from_secs(20)), node(over, &ca, 2, Duration::from_secs(20)));
+        let (one_side, two_side) = ((&one, WorkerId(1)), (&two, WorkerId(2)));
+        std::thread::scope(|scope| {
+            // Each slot has two channels to its like at the other worker, and two from there.
+            for slot in 0..3_u64 {
+                let wakers: [Arc<Waker>; 2] = Default::default();
+                let [near, far] = wakers.clone();
+                let back = [far.clone(), near.clone()];
+                let (out, far_gate) = connect(one_side, two_side, Generation(2 * slot + 1), 2, &wakers);
+                let (far_out, gate) = connect(two_side, one_side, Generation(2 * slot + 2), 2, &back);
+                for (node, waker, ends) in [(&one, near, (out, gate)), (&two, far, (far_out, far_gate))] {
+                    let (drive, rng) = (node.exchange.slot_drive(), fastrand::Rng::with_seed(slot));
+                    scope.spawn(move || run_slot(&drive, &waker, ends, 5_000, rng));
+                }
+            }
+        });
+        for node in [&one, &two] {
+            assert_eq!(*node.events.lock().unwrap(), []);
+        }
+    }
+}
+
+#[test]
+fn the_net_thread_stands_in_for_slots_that_do_not_come_back() {
+    for over in ALL {
+        let ca = ca();
+        let (one, two) = (node(over, &ca, 1, Duration::from_secs(20)), node(over, &ca, 2, Duration::from_secs(20)));
+        let wakers = [Arc::default(), Arc::default()];
+        let (mut senders, mut gate) = connect((&one, WorkerId(1)), (&two, WorkerId(2)), Generation(1), 1, &wakers);
+        let drives = [one.exchange.slot_drive(), two.exchange.slot_drive()];
+        let write = |sender: &mut ChannelSender| {
+            if sender.room().0.len() < 1_000 {
+                sender.next_segment();
+            }
+            *sender.room().1 += 1_000;
+            sender.flush();
+        };
+        // What the user's functions do from now on keeps both slots from the network: after one turn each they take none
+        // while more is sent than was granted at first, so that grants have to come back, too.
+        let mut read = 0;
+        for _ in 0..10 {
+            drives.iter().for_each(SlotDrive::turn);
+            let until = read + 3 * WINDOW;
+            wait_until("the records", || {
+                while senders[0].resume() && senders[0].sent_bytes() < until {
+                    write(&mut senders[0]);
+                }
+                while let Some(channel) = gate.next_ready() {
+                    let bytes = gate.available(channel).len();
+                    gate.consume(channel, bytes);
+                    read += bytes as u64;
+                }
+                read >= until
+            });
+        }
+        for node in [&one, &two] {
+            assert_eq!(*node.events.lock().unwrap(), []);
+        }
+    }
+}
+
+#[test]
+fn a_slot_that_waits_for_the_sockets_is_woken_by_others_and_by_the_time() {
+    let one = node(Over::Plain, &ca(), 1, Duration::from_secs(20));
+    let (drive, waker) = (one.exchange.slot_drive(), Arc::new(Waker::default()));
+    let is_waiting = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let waiting = scope.spawn(|| {
+            waker.bind();
+            drive.bind(&waker);
+            let before = Instant::now();
+            assert!(drive.wait(&waker, Some(before + Duration::from_millis(5))));
+            let waited = before.elapsed();
+            assert!(waited >= Duration::from_millis(5) && waited < Duration::from_secs(5), "{waited:?}");
+            is_waiting.store(true, std::sync::atomic::Ordering::SeqCst);
+            drive.wait(&waker, Some(Instant::now() + Duration::from_secs(20)));
+            Instant::now()
+        });
+        wait_until("the wait", || is_waiting.load(std::sync::atomic::Ordering::SeqCst));
+        // Another slot has to park meanwhile.
+        let other = Waker::default();
+        wait_until("the sockets to be waited for", || !drive.wait(&other, Some(Instant::now())));
+        let woken = Instant::now();
+        waker.wake();
+        let ended = waiting.join().unwrap();
+        assert!(ended < woken + Duration::from_secs(5), "the wake was lost");
+    });
+}

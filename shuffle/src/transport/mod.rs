@@ -3,8 +3,8 @@
 //! ```text
 //!  net loop ──► Transport::write(stream, batch) ──► transmit ──► socket ═══ socket ──► receive ──► read(stream, bytes)
 //! ```
-//! A transport never blocks and has no thread: one net loop drives it, tells it the time, and waits for its socket and
-//! its deadline. Each has one control stream, which goes first, and lanes, which share what is left. Bytes of one stream
+//! A transport never blocks and has no thread: the net loop drives it, on one thread at a time, tells it the time, and
+//! waits for its socket and its deadline. Each has one control stream, which goes first, and lanes, which share what is left. Bytes of one stream
 //! arrive once and in order; streams overtake each other.
 //!
 //! | Look here for | module |
@@ -127,7 +127,7 @@ impl Batch {
 /// One connection to another worker process. Its turn, when its socket or its deadline says so, is: `receive`, `read`,
 /// `write` as far as there is room, `transmit`; then its state is looked at. Whoever writes at another time calls `transmit`
 /// afterwards.
-pub trait Transport {
+pub trait Transport: Send {
     /// Any call may find that it has ended.
     fn connection(&self) -> &Connection;
 
@@ -182,7 +182,7 @@ pub struct Path {
 }
 
 /// Where connections from others arrive. Driven by the same loop as the connections.
-pub trait Listener {
+pub trait Listener: Send {
     /// The address that others connect to.
     fn address(&self) -> SocketAddr;
 

@@ -1,9 +1,8 @@
 //! One peer: its QUIC connection and the socket that is connected to it.
 
 use std::{
-    cell::RefCell,
     os::fd::{AsRawFd, RawFd},
-    rc::Rc,
+    sync::{Arc, Mutex},
     time::{Duration, Instant},
 };
 
@@ -16,7 +15,7 @@ use tracing::debug;
 use super::{
     congestion::Gate,
     ending,
-    endpoint::Shared,
+    endpoint::{Shared, lock},
     socket::{Io, Socket, Train},
     streams::{Incoming, Outgoing, StreamError},
 };
@@ -44,7 +43,7 @@ pub enum Peer {
 }
 
 pub struct QuicConnection {
-    shared: Rc<RefCell<Shared>>,
+    shared: Arc<Mutex<Shared>>,
     handle: ConnectionHandle,
     machine: Machine,
     socket: Socket,
@@ -79,7 +78,7 @@ pub struct QuicConnection {
 
 impl QuicConnection {
     pub(super) fn new(
-        shared: Rc<RefCell<Shared>>,
+        shared: Arc<Mutex<Shared>>,
         handle: ConnectionHandle,
         machine: Machine,
         socket: Socket,
@@ -129,7 +128,7 @@ impl QuicConnection {
     fn pump(&mut self) {
         while let Some(event) = self.machine.poll_endpoint_events() {
             self.drained |= event.is_drained();
-            let answer = self.shared.borrow_mut().tell(self.handle, event);
+            let answer = lock(&self.shared).tell(self.handle, event);
             if let Some(event) = answer {
                 self.machine.handle_event(event);
             }
@@ -193,7 +192,7 @@ impl QuicConnection {
 
     fn handshake_ended(&mut self) {
         if std::mem::take(&mut self.handshake_counted) {
-            self.shared.borrow_mut().handshakes -= 1;
+            lock(&self.shared).handshakes -= 1;
         }
     }
 
@@ -252,7 +251,7 @@ impl QuicConnection {
     /// Sends a train, or keeps it until the socket has room again. Returns whether it has gone.
     fn send(&mut self, train: Train) -> bool {
         let outcome = {
-            let mut shared = self.shared.borrow_mut();
+            let mut shared = lock(&self.shared);
             let outcome = self.socket.send(&train, &shared.transmit_memory);
             if outcome == Io::WouldBlock {
                 std::mem::swap(&mut shared.transmit_memory, &mut self.unsent_memory);
@@ -287,7 +286,7 @@ impl Transport for QuicConnection {
         let mut arrived = false;
         for _ in 0..RECEIVES_PER_TURN {
             let outcome = {
-                let mut shared = self.shared.borrow_mut();
+                let mut shared = lock(&self.shared);
                 let handle = self.live_handle();
                 while let Some(event) = handle.and_then(|handle| shared.take_mail(handle)) {
                     arrived = true;
@@ -364,7 +363,7 @@ impl Transport for QuicConnection {
         for _ in 0..TRAINS_PER_TURN {
             let datagrams = self.socket.datagrams_per_train(self.machine.current_mtu());
             let train = {
-                let memory = &mut self.shared.borrow_mut().transmit_memory;
+                let memory = &mut lock(&self.shared).transmit_memory;
                 memory.clear();
                 if std::mem::take(&mut self.is_trying) {
                     self.gate.open_during(|| self.machine.poll_transmit(now, 1, memory))
@@ -385,7 +384,7 @@ impl Transport for QuicConnection {
     }
 
     fn deadline(&self) -> Option<Instant> {
-        let mail = self.live_handle().is_some_and(|handle| self.shared.borrow().has_mail(handle));
+        let mail = self.live_handle().is_some_and(|handle| lock(&self.shared).has_mail(handle));
         if self.more_to_receive || self.more_to_send || mail {
             return Some(self.now);
         }
@@ -427,7 +426,7 @@ impl Drop for QuicConnection {
             self.close(now, "the connection was dropped");
         }
         if !self.drained {
-            self.shared.borrow_mut().tell(self.handle, EndpointEvent::drained());
+            lock(&self.shared).tell(self.handle, EndpointEvent::drained());
         }
     }
 }

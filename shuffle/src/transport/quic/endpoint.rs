@@ -1,13 +1,11 @@
 //! The endpoint that all connections of a listener share, and the socket where new peers arrive.
 
 use std::{
-    cell::RefCell,
     collections::{HashMap, VecDeque},
     io,
     net::SocketAddr,
     os::fd::{AsRawFd, RawFd},
-    rc::Rc,
-    sync::Arc,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Instant,
 };
 
@@ -31,7 +29,7 @@ const RECEIVES_PER_ACCEPT: usize = 256;
 /// socket, and addresses can be forged.
 const HANDSHAKES_MAX: usize = 64;
 
-/// What the connections of a listener have in common. One thread owns it.
+/// What the connections of a listener have in common.
 pub struct Shared {
     pub endpoint: Endpoint,
     /// What has arrived on another socket, for each connection that lives.
@@ -96,9 +94,14 @@ impl Shared {
     }
 }
 
-/// Accepts and dials QUIC connections. It and its connections belong to one thread.
+/// Nobody else is at it: one thread at a time drives a listener and all of its connections. The lock is for the compiler.
+pub fn lock(shared: &Mutex<Shared>) -> MutexGuard<'_, Shared> {
+    shared.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Accepts and dials QUIC connections. It and its connections are driven by one thread at a time.
 pub struct QuicListener {
-    shared: Rc<RefCell<Shared>>,
+    shared: Arc<Mutex<Shared>>,
     socket: Socket,
     address: SocketAddr,
     config: Config,
@@ -131,7 +134,7 @@ impl QuicListener {
             receive_memory: ReceiveMemory::new(),
             transmit_memory: Vec::new(),
         };
-        let (shared, identity) = (Rc::new(RefCell::new(shared)), Arc::new(identity));
+        let (shared, identity) = (Arc::new(Mutex::new(shared)), Arc::new(identity));
         Ok(QuicListener { shared, socket, address, config, identity, options })
     }
 
@@ -139,9 +142,9 @@ impl QuicListener {
     pub(super) fn take(&mut self, now: Instant) -> Vec<QuicConnection> {
         let mut accepted = Vec::new();
         for _ in 0..RECEIVES_PER_ACCEPT {
-            let outcome = self.shared.borrow_mut().receive(&self.socket, now, None, &mut |_| {});
+            let outcome = lock(&self.shared).receive(&self.socket, now, None, &mut |_| {});
             // A new connection may have received another's first packet before its socket was connected.
-            while let Some(incoming) = { self.shared.borrow_mut().arrivals.pop_front() } {
+            while let Some(incoming) = { lock(&self.shared).arrivals.pop_front() } {
                 if let Some(mut connection) = self.answer(incoming, now) {
                     connection.receive(now);
                     connection.transmit(now);
@@ -159,14 +162,14 @@ impl QuicListener {
         let socket = Socket::dial(address, self.options.socket_buffer)?;
         let config = self.config.connect(address.ip(), &socket);
         let name = identity::name(peer, &self.identity.cluster);
-        let mut shared = self.shared.borrow_mut();
+        let mut shared = lock(&self.shared);
         let (handle, connection) = shared
             .endpoint
             .connect(now, config, address, &name)
             .map_err(|error| io::Error::other(error.to_string()))?;
         shared.begin(handle);
         drop(shared);
-        let shared = Rc::clone(&self.shared);
+        let shared = Arc::clone(&self.shared);
         let peer = Peer::Dialled(peer);
         let mut connection = QuicConnection::new(shared, handle, connection, socket, peer, &self.options, now);
         connection.transmit(now);
@@ -184,7 +187,7 @@ impl QuicListener {
 
     fn answer(&self, incoming: Incoming, now: Instant) -> Option<QuicConnection> {
         let peer = incoming.remote_address();
-        let mut shared = self.shared.borrow_mut();
+        let mut shared = lock(&self.shared);
         let shared = &mut *shared;
         if shared.handshakes >= HANDSHAKES_MAX && !incoming.remote_address_validated() {
             shared.transmit_memory.clear();
@@ -216,7 +219,7 @@ impl QuicListener {
             Ok((handle, connection)) => {
                 shared.begin(handle);
                 let peer = Peer::Accepted { cluster: self.identity.cluster.clone() };
-                let shared = Rc::clone(&self.shared);
+                let shared = Arc::clone(&self.shared);
                 Some(QuicConnection::new(shared, handle, connection, socket, peer, &self.options, now))
             }
             Err(error) => {
@@ -250,7 +253,7 @@ impl Listener for QuicListener {
 
 impl Drop for QuicListener {
     fn drop(&mut self) {
-        let mut shared = self.shared.borrow_mut();
+        let mut shared = lock(&self.shared);
         let shared = &mut *shared;
         shared.endpoint.set_server_config(None);
         for incoming in shared.arrivals.drain(..) {

@@ -99,7 +99,7 @@ fn what_arrives_on_another_socket_reaches_its_connection() {
         ends.near.receive(now());
         ends.near.transmit(now());
         ends.listener.take(now());
-        if ends.far.shared.borrow().has_mail(ends.far.handle) {
+        if lock(&ends.far.shared).has_mail(ends.far.handle) {
             assert!(ends.far.deadline().is_some_and(|due| due <= now()));
         }
         ends.far.receive(now());
