@@ -113,6 +113,16 @@ fn resident_bytes(process: u32) -> u64 {
     line.trim().trim_end_matches(" kB").parse::<u64>().expect("it is a number") << 10
 }
 
+/// Datagrams that have left the host of a process.
+fn sent_datagrams(process: u32) -> u64 {
+    let counts = fs::read_to_string(format!("/proc/{process}/net/snmp")).expect("the process is there");
+    let mut lines = counts.lines().filter_map(|line| line.strip_prefix("Udp: "));
+    let names = lines.next().expect("there are names");
+    let at = names.split(' ').position(|name| name == "OutDatagrams").expect("it is counted");
+    let values = lines.next().expect("there are values");
+    values.split(' ').nth(at).and_then(|value| value.parse().ok()).expect("it is a number")
+}
+
 #[test]
 fn a_slow_taker_on_another_host_slows_its_source_and_nobody_else() {
     let parallelism = 2;
@@ -172,7 +182,16 @@ fn is_blocked_for_long(hosts: u8, slots: u32, idle_timeout: Duration) {
     });
     let since = Instant::now();
     job.wait_for_steady();
-    wait_until("the end of any patience", || since.elapsed() > idle_timeout * 5 / 2);
+    let processes: Vec<u32> = (0..hosts).map(|host| job.job.process(host)).collect();
+    let datagrams = || processes.iter().map(|process| sent_datagrams(*process)).sum::<u64>();
+    let (quiet_since, before) = (Instant::now(), datagrams());
+    wait_until("the end of any patience", || {
+        since.elapsed() > idle_timeout * 5 / 2 && quiet_since.elapsed() > Duration::from_secs(1)
+    });
+    // What shows that a peer lives, and is answered; but nothing is sent again and again that a slot does not take.
+    let a_second = (datagrams() - before) as f64 / quiet_since.elapsed().as_secs_f64();
+    let connections = u32::from(hosts) * u32::from(hosts - 1) / 2;
+    assert!(a_second < 40.0 * f64::from(connections), "{a_second} datagrams a second over {connections} connections");
     let metrics = job.job.metrics();
     assert_eq!((metrics.restarts, job.job.handle.status()), (0, JobStatus::Running), "{:?}", metrics.last_failure);
     assert!(job.taken(&metrics, "slow taker") < SLOW / 100, "the taker is not blocked: {metrics:?}");
