@@ -193,6 +193,33 @@ fn light_is_seen_at_once_even_if_it_got_dark_while_much_was_under_way() {
     }
 }
 
+/// One side hears the other all the time, and is not heard while more is under way than congestion control allows.
+#[test]
+fn who_was_not_heard_answers_as_soon_as_it_can_be_although_it_has_much_to_send() {
+    let options = Options { idle_timeout: Duration::from_secs(4), ..impatient() };
+    let mut net = Net::of_workers(Kind::Quic, 2, &options);
+    let proxy = Proxy::to(net.nodes[1].listener.address(), 0x0dd);
+    proxy.weather(Weather::Rough);
+    net.dial_at(0, WorkerId(1), proxy.address);
+    net.until(|net| net.all_links(2, Link::is_open));
+    net.link(1, 0).send(Stream::Lane(0), 2_000_000_000);
+    for mute in [1_500, 1_700, 1_900] {
+        let before = net.link(0, 0).received_bytes();
+        net.until(|net| net.link(0, 0).received_bytes() > before + 3_000_000);
+        proxy.weather(Weather::Mute);
+        let since = Instant::now();
+        while since.elapsed() < Duration::from_millis(mute) {
+            net.link(0, 0).send(Stream::Control, 10);
+            net.drive(Duration::from_millis(20));
+        }
+        let before = net.link(0, 0).received_bytes();
+        proxy.weather(Weather::Rough);
+        let heard = Instant::now();
+        net.until(|net| net.link(0, 0).received_bytes() > before);
+        assert!(heard.elapsed() < Duration::from_millis(400), "after {mute} ms it took {:?}", heard.elapsed());
+    }
+}
+
 /// The other worker has restarted at the same address, or forgotten the connection, and its last words were lost.
 #[test]
 fn a_forgotten_connection_is_reset() {

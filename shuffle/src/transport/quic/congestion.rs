@@ -2,7 +2,9 @@
 //!
 //! QUIC repeats what is lost after twice as long each time. When a path breaks while as much is under way as is allowed,
 //! keep-alives have to wait like everything else, so that a path which heals after 6 s is not tried again until 10 s, when
-//! the peer is given up. The connection therefore tries it itself, with a [`Gate`] that it opens for one datagram.
+//! the peer is given up. Acknowledgements wait as well where there is anything else to send, so that of a path which broke in
+//! one direction only, the side that is still heard would never answer. The connection therefore tries the path itself, with a
+//! [`Gate`] that it opens for one datagram.
 
 use std::{
     any::Any,

@@ -69,8 +69,12 @@ pub struct QuicConnection {
     gate: Gate,
     /// Silence after which the path is tried, and again after as much of it.
     try_after: Duration,
-    /// When it is tried next, if nothing arrives until then.
-    try_at: Instant,
+    /// When something arrived last.
+    heard_at: Instant,
+    /// When something was sent last. Where much waits and congestion control allows nothing, QUIC sends no answer either:
+    /// not even to the peer's own tries, which then takes this side for dead.
+    told_at: Instant,
+    tried_at: Instant,
     /// The next datagram is to try the path.
     is_trying: bool,
     now: Instant,
@@ -90,7 +94,9 @@ impl QuicConnection {
         QuicConnection {
             gate: Gate::of(&machine),
             try_after: options.keep_alive,
-            try_at: now + options.keep_alive,
+            heard_at: now,
+            told_at: now,
+            tried_at: now,
             is_trying: false,
             shared,
             handle,
@@ -185,9 +191,11 @@ impl QuicConnection {
         }
     }
 
-    /// When a path is tried that is silent until then. Before it is open, the handshake does that.
+    /// When a path is tried on which nothing has come, or nothing has gone, until then. Before it is open, the handshake
+    /// does that.
     fn tries_at(&self) -> Option<Instant> {
-        matches!(self.state, Connection::Open { .. }).then_some(self.try_at)
+        let silent_since = self.heard_at.min(self.told_at).max(self.tried_at);
+        matches!(self.state, Connection::Open { .. }).then_some(silent_since + self.try_after)
     }
 
     fn handshake_ended(&mut self) {
@@ -312,9 +320,10 @@ impl Transport for QuicConnection {
             self.refused();
         }
         if arrived {
-            self.try_at = now + self.try_after;
-        } else if self.tries_at().is_some_and(|due| due <= now) {
-            self.try_at = now + self.try_after;
+            self.heard_at = now;
+        }
+        if self.tries_at().is_some_and(|due| due <= now) {
+            self.tried_at = now;
             self.is_trying = true;
             self.machine.ping();
         }
@@ -375,6 +384,7 @@ impl Transport for QuicConnection {
                 self.more_to_send = false;
                 break;
             };
+            self.told_at = now;
             if !self.send(train.into()) {
                 self.more_to_send = false;
                 break;
