@@ -32,7 +32,9 @@ impl Hosts {
     /// If this process may not make namespaces, or the program `ip` is missing.
     pub fn new(count: u8) -> Hosts {
         let switch = Namespace::new();
-        switch.ip("link add name switch mtu 1500 type bridge");
+        // With an address of its own: else it has that of one of its ports, takes in what comes through this port even when
+        // it is no port any more, and has another one afterwards.
+        switch.ip("link add name switch address 02:00:00:00:00:fe mtu 1500 type bridge");
         switch.ip("address add 10.77.0.254/24 dev switch");
         switch.ip("link set switch up");
         let host = |number| {
