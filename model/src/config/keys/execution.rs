@@ -26,7 +26,8 @@ group! {
     TASK_THREADING: Threading = Key::new("task.threading", "slot").ours();
 
     /// How long a thread without work looks for more before it sleeps. Spinning saves the 20 to 25 us of a wake-up;
-    /// where the process has a CPU quota, or does not own its CPUs, threads sleep at once. `0` never spins.
+    /// where the process has a CPU quota, or does not own its CPUs, or the job has more slots on this host than there are
+    /// CPUs, threads sleep at once. `0` never spins.
     TASK_SPIN: Duration = Key::new("task.spin", "20 us").at_most("10 ms").ours();
 
     /// A step of an operator that takes longer is counted, and logged with the operator's name: meanwhile, nothing
