@@ -39,13 +39,14 @@ is_local() {
   [[ $1 == localhost || $1 == 127.0.0.1 || $1 == ::1 || $1 == "$(uname -n)" ]]
 }
 
-# The processes of a kind that were started here and still run, one per line, oldest first. What has ended is forgotten.
+# The processes of a kind that were started here and still run, one per line, oldest first: process, start time, number of
+# its log. What has ended is forgotten.
 running() {
-  local file=$MILLSTREAM_PID_DIR/$1.pid pid started kept=''
+  local file=$MILLSTREAM_PID_DIR/$1.pid pid started number kept=''
   [[ -r $file ]] || return 0
-  while read -r pid started; do
+  while read -r pid started number; do
     if [[ -n $started && $(start_time "$pid") == "$started" ]]; then
-      kept+="$pid $started"$'\n'
+      kept+="$pid $started $number"$'\n'
     fi
   done <"$file"
   printf '%s' "$kept" >"$file"
@@ -78,22 +79,26 @@ start() {
   find_program
   mkdir -p "$MILLSTREAM_LOG_DIR" "$MILLSTREAM_PID_DIR"
   chmod 700 "$MILLSTREAM_PID_DIR"
-  local number
-  number=$(running "$kind" | wc -l)
+  # The first that no running process writes to.
+  local number=0 taken
+  taken=$(running "$kind" | cut -d' ' -f3)
+  while grep -qx "$number" <<<"$taken"; do
+    number=$((number + 1))
+  done
   log=$MILLSTREAM_LOG_DIR/millstream-$(id -un)-$kind-$number-$(uname -n).log
   keep_older "$log"
   (cd "$MILLSTREAM_HOME" && exec setsid "$MILLSTREAM_BIN" "$kind" "$@" >"$log" 2>&1 </dev/null) &
   pid=$!
   for ((tries = 0; tries < 1000; tries++)); do
     if grep -qE '^(JobManager: clients|TaskManager: registered)' "$log" 2>/dev/null; then
-      echo "$pid $(start_time "$pid")" >>"$MILLSTREAM_PID_DIR/$kind.pid"
+      echo "$pid $(start_time "$pid") $number" >>"$MILLSTREAM_PID_DIR/$kind.pid"
       echo "Started $kind, process $pid; its log is $log"
       return
     fi
     kill -0 "$pid" 2>/dev/null || die "the $kind has ended at once:"$'\n'"$(tail -n 5 "$log")"
     # A TaskManager may be told to wait for a JobManager that comes later.
     if [[ $kind == taskmanager && $tries -ge 200 ]]; then
-      echo "$pid $(start_time "$pid")" >>"$MILLSTREAM_PID_DIR/$kind.pid"
+      echo "$pid $(start_time "$pid") $number" >>"$MILLSTREAM_PID_DIR/$kind.pid"
       echo "Started $kind, process $pid; it waits for its JobManager, see $log"
       return
     fi
