@@ -50,11 +50,16 @@ impl StandaloneCluster {
         &self.program
     }
 
+    /// Where its configuration is; all of its processes have it in their environment.
+    pub fn conf_dir(&self) -> PathBuf {
+        self.root.path().join("conf")
+    }
+
     /// One of the scripts in `bin/`, for this cluster.
     pub fn script(&self, name: &str) -> Command {
         let mut command = Command::new(workspace().join("bin").join(name));
         command
-            .env("MILLSTREAM_CONF_DIR", self.root.path().join("conf"))
+            .env("MILLSTREAM_CONF_DIR", self.conf_dir())
             .env("MILLSTREAM_LOG_DIR", self.root.path().join("log"))
             .env("MILLSTREAM_PID_DIR", self.root.path().join("pid"))
             .env("MILLSTREAM_BIN", &self.program);
@@ -72,7 +77,7 @@ impl StandaloneCluster {
     /// The command `millstream`, which finds the cluster by its configuration.
     pub fn client(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(&self.program);
-        command.args(arguments).env("MILLSTREAM_CONF_DIR", self.root.path().join("conf"));
+        command.args(arguments).env("MILLSTREAM_CONF_DIR", self.conf_dir());
         command
     }
 
