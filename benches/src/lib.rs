@@ -15,12 +15,14 @@
 //! | from a job's start to its last record | [`span`] |
 //! | the same, of jobs whose subtasks are in other processes | [`stamp`] |
 //! | jobs of two worker processes | [`workers`] |
+//! | a standalone cluster, and what it costs | [`cluster`] |
 //! | the 100-byte record and its answers | [`keyed_sum`] |
 //! | records that are due, and how late they were | [`paced`] |
 //! | how many allocations there were | [`allocations`] |
 #![allow(clippy::disallowed_methods, reason = "benchmarks look at the clock")]
 
 pub mod allocations;
+pub mod cluster;
 pub mod keyed_sum;
 pub mod machine;
 pub mod options;

@@ -75,6 +75,9 @@ fn measure(checkout: &Checkout, bench: &Benchmark, options: &Options, failed: &m
         for line in bench.engine_lines(size) {
             let mut program = Command::new(&engine);
             program.args(line);
+            if bench.needs_command() {
+                program.env("MILLSTREAM_BIN", checkout.release_binary("millstream"));
+            }
             for file in &text {
                 program.arg("--input").arg(file);
             }
@@ -95,6 +98,16 @@ fn measure(checkout: &Checkout, bench: &Benchmark, options: &Options, failed: &m
 
 fn engine_program(checkout: &Checkout, bench: &Benchmark) -> Result<PathBuf> {
     let program = bench.engine_program();
+    if bench.needs_command() {
+        run_process(&mut checkout.workspace_cargo([
+            "build",
+            "--release",
+            "--package",
+            "millstream-cli",
+            "--bin",
+            "millstream",
+        ]))?;
+    }
     run_process(
         checkout.workspace_cargo(["build", "--release", "--package", "millstream-benches", "--bin"]).arg(&program),
     )?;

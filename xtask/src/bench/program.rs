@@ -35,6 +35,8 @@ pub struct Benchmark {
 enum Load {
     /// The program has one load of its own.
     Own,
+    /// The same, on a cluster that it starts itself.
+    Cluster,
     Records(u64),
     Text,
     /// Records per second, one run each.
@@ -80,7 +82,7 @@ const fn peer(command: &'static str, records: u64) -> Opponent {
 const MEMCPY: Opponent = Opponent { command: "memcpy", is_peer: false, load: OpponentLoad::Own };
 
 /// All benchmarks. Adding one is a line here and a program in `benches/src/bin/`.
-pub const BENCHMARKS: [Benchmark; 10] = [
+pub const BENCHMARKS: [Benchmark; 11] = [
     Benchmark {
         name: "keyed-sum-local",
         about: "running sum by key over two slots, a million keys, 100-byte records",
@@ -161,6 +163,12 @@ pub const BENCHMARKS: [Benchmark; 10] = [
         opponents: &[],
     },
     Benchmark {
+        name: "operations",
+        about: "a standalone cluster: its start, submissions, idle memory, recoveries",
+        load: Load::Cluster,
+        opponents: &[],
+    },
+    Benchmark {
         name: "idle",
         about: "processor time of a job of 1,000 channels without input",
         load: Load::Own,
@@ -206,6 +214,11 @@ impl Benchmark {
         matches!(self.load, Load::Text)
     }
 
+    /// Whether the program starts a cluster of processes, with the command `millstream`.
+    pub fn needs_command(&self) -> bool {
+        matches!(self.load, Load::Cluster)
+    }
+
     pub fn has_opponents(&self) -> bool {
         !self.opponents.is_empty()
     }
@@ -247,7 +260,7 @@ impl Load {
     /// One entry for each run.
     fn options(&self, size: Size) -> Vec<Vec<String>> {
         let lines = match self {
-            Load::Own => vec![String::new()],
+            Load::Own | Load::Cluster => vec![String::new()],
             Load::Records(records) => vec![format!("--records {}", size.of(*records))],
             Load::Text => vec![format!("--bytes {}", size.text_bytes())],
             Load::Rates(rates) => {
