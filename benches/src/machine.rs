@@ -32,6 +32,17 @@ fn cpu_seconds_of(who: UsageWho) -> f64 {
     seconds(usage.user_time()) + seconds(usage.system_time())
 }
 
+/// Seconds of processor time, user and system, that another process has used.
+///
+/// # Errors
+/// If there is no such process.
+pub fn cpu_seconds_of_process(process: u32) -> std::io::Result<f64> {
+    let stat = fs::read_to_string(format!("/proc/{process}/stat"))?;
+    // The name, in parentheses, may have blanks; user and system time are the 12th and 13th field after it.
+    let fields = stat.rsplit(") ").next().unwrap_or_default().split(' ').skip(11).take(2);
+    Ok(fields.filter_map(|ticks| ticks.parse::<f64>().ok()).sum::<f64>() / 100.0)
+}
+
 /// Processors that this process may use.
 pub fn processors() -> usize {
     thread::available_parallelism().map_or(1, usize::from)

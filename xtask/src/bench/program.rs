@@ -82,7 +82,7 @@ const fn peer(command: &'static str, records: u64) -> Opponent {
 const MEMCPY: Opponent = Opponent { command: "memcpy", is_peer: false, load: OpponentLoad::Own };
 
 /// All benchmarks. Adding one is a line here and a program in `benches/src/bin/`.
-pub const BENCHMARKS: [Benchmark; 11] = [
+pub const BENCHMARKS: [Benchmark; 12] = [
     Benchmark {
         name: "keyed-sum-local",
         about: "running sum by key over two slots, a million keys, 100-byte records",
@@ -165,6 +165,12 @@ pub const BENCHMARKS: [Benchmark; 11] = [
     Benchmark {
         name: "operations",
         about: "a standalone cluster: its start, submissions, idle memory, recoveries",
+        load: Load::Cluster,
+        opponents: &[],
+    },
+    Benchmark {
+        name: "session-50",
+        about: "fifty small jobs on a cluster: the last submission beside the first, and what a job costs",
         load: Load::Cluster,
         opponents: &[],
     },
