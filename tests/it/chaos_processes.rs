@@ -237,7 +237,7 @@ fn whatever_is_killed_whenever_each_record_counts_exactly_once() {
 }
 
 #[test]
-#[ignore = "takes most of an hour; the nightly run has it"]
+#[ignore = "long: takes most of an hour"]
 fn a_thousand_kills_cost_no_record() {
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
     rounds(1_000, now.map_or(0, |since| since.as_secs()));
