@@ -5,13 +5,10 @@ use std::{ffi::OsString, path::Path, time::Duration};
 use anyhow::{Context, Result, bail};
 use clap::Args;
 use millstream::{artifact, model::job_graph::JobGraph};
+use millstream_cluster::executable::{Executable, Note};
 use serde::Serialize;
 
-use crate::{
-    Form,
-    executable::{Executable, Note},
-    graphviz, json, plan, show,
-};
+use crate::{Form, graphviz, json, plan, show};
 
 #[derive(Args)]
 #[command(override_usage = "millstream info [OPTIONS] ARTIFACT [ARGS]... [--graphviz | --json] [-- ARGS...]")]

@@ -15,8 +15,9 @@ use std::{
 use anyhow::{Context, Result};
 use clap::{Args, value_parser};
 use millstream::model::config::{LOCAL_TASK_MANAGERS, TASK_SLOTS};
+use millstream_cluster::executable::Executable;
 
-use crate::{executable::Executable, plan, settings};
+use crate::{plan, settings};
 
 #[derive(Args)]
 #[command(override_usage = "millstream local [--workers N] [--slots M] [-Dkey=value]... ARTIFACT [ARGS]...")]

@@ -3,7 +3,7 @@
 //!
 //! | Look here for | module |
 //! |---|---|
-//! | `millstream info` | [`info`]: reads the file ([`executable`]), asks its `main` for the job ([`plan`]), shows both ([`graphviz`], [`json`]) |
+//! | `millstream info` | [`info`]: reads the file, asks its `main` for the job ([`plan`]), shows both ([`graphviz`], [`json`]) |
 //! | `millstream run` | [`run`]: has a program's jobs run on a cluster |
 //! | `millstream list`, `status`, `cancel` | [`jobs`] of a cluster |
 //! | `millstream jobmanager`, `taskmanager` | [`daemon`]: the processes of a cluster |
@@ -11,7 +11,6 @@
 //! | `millstream new` | [`scaffold`] |
 
 mod daemon;
-mod executable;
 mod graphviz;
 mod info;
 mod jobs;
@@ -26,6 +25,7 @@ mod settings;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand, ValueEnum};
+use millstream_cluster::executable::NoArtifact;
 
 #[derive(Parser)]
 #[command(name = "millstream", version, about = "Stream processing with Flink's model, in Rust", after_help = EXIT_CODES)]
@@ -102,7 +102,7 @@ fn main() -> ExitCode {
 }
 
 fn exit_code(error: &anyhow::Error) -> u8 {
-    if error.is::<executable::NoArtifact>() {
+    if error.is::<NoArtifact>() {
         3
     } else if error.is::<scaffold::BadName>() {
         2

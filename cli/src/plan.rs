@@ -3,7 +3,6 @@
 use std::{
     ffi::OsString,
     io::{self, Read},
-    os::unix::process::ExitStatusExt,
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
     sync::mpsc::{self, Receiver},
@@ -12,12 +11,12 @@ use std::{
 };
 
 use millstream::model::job_graph::JobGraph;
+use millstream_cluster::program::{LastWords, NoJob};
 
 /// How long output is waited for after the process has ended: someone else may hold the other end of the pipe.
 const OUTPUT_PATIENCE: Duration = Duration::from_secs(2);
 /// How often it is looked whether the process has ended.
 const PAUSE: Duration = Duration::from_millis(5);
-const LAST_WORDS_LINES: usize = 30;
 
 /// Why an artifact did not describe a job.
 #[derive(Debug, thiserror::Error)]
@@ -31,53 +30,13 @@ pub enum PlanError {
         limit.as_secs_f64()
     )]
     Hangs { limit: Duration, last_words: LastWords },
-    #[error("main() panicked before it called execute(){last_words}")]
-    Panicked { last_words: LastWords },
-    #[error("main() was ended by {}{last_words}", signal_name(*signal))]
-    Killed { signal: i32, last_words: LastWords },
-    #[error("main() ended with exit status {code} and without a job graph{last_words}")]
-    Exited { code: i32, last_words: LastWords },
-    #[error(
-        "main() ended without a job graph; is it marked with #[millstream::main], and does it call execute() on \
-         StreamExecutionEnvironment::get()?{last_words}"
-    )]
-    Silent { last_words: LastWords },
+    #[error(transparent)]
+    NoJob(#[from] NoJob),
     #[error(
         "the job graph cannot be understood; the artifact is of millstream {theirs}, this is {}",
         millstream::artifact::ENGINE_VERSION
     )]
     Garbled { theirs: String, source: serde_json::Error },
-}
-
-/// The end of what a program wrote to standard error.
-#[derive(Debug, Default)]
-pub struct LastWords(Vec<String>);
-
-impl std::fmt::Display for LastWords {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match &self.0[..] {
-            [] => Ok(()),
-            lines => lines.iter().try_fold((), |(), line| write!(f, "\n  | {line}")),
-        }
-    }
-}
-
-impl LastWords {
-    fn of(stderr: &[u8]) -> LastWords {
-        let text = String::from_utf8_lossy(stderr);
-        let lines: Vec<&str> = text.lines().collect();
-        LastWords(lines[lines.len().saturating_sub(LAST_WORDS_LINES)..].iter().map(|line| (*line).to_owned()).collect())
-    }
-}
-
-fn signal_name(signal: i32) -> String {
-    match signal {
-        4 => "an illegal instruction: it was compiled for CPU features that this machine lacks".to_owned(),
-        6 => "an abort (signal 6)".to_owned(),
-        9 => "signal 9, perhaps for lack of memory".to_owned(),
-        11 => "a segmentation fault (signal 11)".to_owned(),
-        other => format!("signal {other}"),
-    }
 }
 
 /// Runs `path` with `arguments`, in this folder and environment, and returns the first job that it would execute.
@@ -151,13 +110,7 @@ fn conclude(
         return serde_json::from_slice(graph)
             .map_err(|source| PlanError::Garbled { theirs: engine.to_owned(), source });
     }
-    let last_words = last_words();
-    Err(match (status.code(), status.signal()) {
-        (Some(0), _) => PlanError::Silent { last_words },
-        (Some(101), _) => PlanError::Panicked { last_words },
-        (Some(code), _) => PlanError::Exited { code, last_words },
-        (None, signal) => PlanError::Killed { signal: signal.unwrap_or_default(), last_words },
-    })
+    Err(NoJob::of(status, last_words()).into())
 }
 
 /// The job graph ends the output. What the program itself has printed comes before, perhaps without a line break.
@@ -209,13 +162,13 @@ mod tests {
 
     #[test]
     fn each_way_to_end_without_a_job_is_told_apart() {
-        assert!(matches!(plan_of("exit 0", LONG), Err(PlanError::Silent { .. })));
-        assert!(matches!(plan_of("echo hello", LONG), Err(PlanError::Silent { .. })));
-        assert!(matches!(plan_of("exit 3", LONG), Err(PlanError::Exited { code: 3, .. })));
-        assert!(matches!(plan_of("kill -9 $$", LONG), Err(PlanError::Killed { signal: 9, .. })));
+        assert!(matches!(plan_of("exit 0", LONG), Err(PlanError::NoJob(NoJob::Silent { .. }))));
+        assert!(matches!(plan_of("echo hello", LONG), Err(PlanError::NoJob(NoJob::Silent { .. }))));
+        assert!(matches!(plan_of("exit 3", LONG), Err(PlanError::NoJob(NoJob::Exited { code: 3, .. }))));
+        assert!(matches!(plan_of("kill -9 $$", LONG), Err(PlanError::NoJob(NoJob::Killed { signal: 9, .. }))));
         assert!(matches!(plan_of("echo '{\"job_id\":}'", LONG), Err(PlanError::Garbled { .. })));
         let panicked = plan_of("echo \"thread 'main' panicked\" >&2; exit 101", LONG).expect_err("it has no job");
-        assert!(matches!(panicked, PlanError::Panicked { .. }));
+        assert!(matches!(panicked, PlanError::NoJob(NoJob::Panicked { .. })));
         assert!(panicked.to_string().ends_with("\n  | thread 'main' panicked"), "{panicked}");
     }
 

@@ -15,25 +15,23 @@ mod progress;
 use std::{
     ffi::OsString,
     path::{Path, PathBuf},
-    process::{ExitCode, ExitStatus, Stdio},
+    process::{ExitCode, ExitStatus},
     sync::{Arc, Mutex, PoisonError},
 };
 
 use anyhow::{Context, Result};
 use clap::{Args, ValueEnum};
-use millstream::{
-    client_line::CLIENT_VARIABLE,
-    model::{
-        config::{Configuration, PARALLELISM, REST_ADDRESS, STATE_RECOVERY_PATH},
-        id::JobId,
-        state::JobStatus,
-    },
+use millstream::model::{
+    config::{Configuration, PARALLELISM, REST_ADDRESS, STATE_RECOVERY_PATH},
+    id::JobId,
+    state::JobStatus,
 };
 use millstream_client::Client;
-use tokio::{net::UnixListener, process::Command, runtime::Builder, signal};
+use millstream_cluster::{executable::Executable, program::ProgramLine};
+use tokio::{runtime::Builder, signal};
 
 use self::program::Program;
-use crate::{Form, executable::Executable, local, plan, settings};
+use crate::{Form, local, plan, settings};
 
 #[derive(Args)]
 #[command(override_usage = "millstream run [OPTIONS] [-Dkey=value]... ARTIFACT [ARGS]...")]
@@ -125,16 +123,11 @@ impl Options {
 
     async fn run_remote(&self, path: &Path, arguments: &[OsString], address: &str) -> Result<()> {
         let client = Client::connect(address).await?;
-        let folder = tempfile::tempdir().context("there is no place for a socket")?;
-        let socket = folder.path().join("client");
-        let listener = UnixListener::bind(&socket).context("no socket for the program can be had")?;
-        let mut child = Command::new(plan::program(path))
+        let line = ProgramLine::open().context("no socket for the program can be had")?;
+        let mut child = line
+            .command(&plan::program(path))
             .args(self.dynamic())
             .args(arguments)
-            .env("MILLSTREAM_ROLE", "plan")
-            .env(CLIENT_VARIABLE, &socket)
-            .stdin(Stdio::inherit())
-            .kill_on_drop(true)
             .spawn()
             .with_context(|| format!("cannot start {}", path.display()))?;
         let program = Arc::new(Program {
@@ -144,7 +137,7 @@ impl Options {
             form: self.output,
             jobs: Mutex::default(),
         });
-        let serving = tokio::spawn(program.clone().serve(listener));
+        let serving = tokio::spawn(line.serve(program.clone()));
         let ended = tokio::select! {
             ended = child.wait() => Some(ended.context("the program cannot be waited for")?),
             _ = signal::ctrl_c() => None,

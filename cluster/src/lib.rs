@@ -17,11 +17,15 @@
 //! | the JobManager | [`jobmanager`] |
 //! | a TaskManager | [`taskmanager`] |
 //! | artifacts by their hash | `artifacts` |
+//! | what can be read from an artifact without running it | [`executable`] |
+//! | programs that describe jobs, and their calls | [`program`] |
 //! | where a port may be opened | `address` |
 
 mod address;
 mod artifacts;
+pub mod executable;
 pub mod jobmanager;
+pub mod program;
 pub mod taskmanager;
 
 /// The largest message between processes of a cluster, in bytes: job graphs, and reports with what sinks have collected.

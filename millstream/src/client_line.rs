@@ -8,14 +8,15 @@
 //! ```
 //! So a program has no code of the control plane's protocols in it, `main` runs once, and several executions, also those
 //! that depend on earlier results, behave as they do anywhere else. Each call is a connection of its own: one line of
-//! JSON there, one back.
+//! JSON there, one back. One more connection carries nothing: its end tells the program that the client is gone.
 
 use std::{
-    io::{self, BufRead, BufReader, Write},
+    io::{self, BufRead, BufReader, Read, Write},
     os::unix::net::UnixStream,
     path::{Path, PathBuf},
-    process::{ExitCode, Termination},
+    process::{self, ExitCode, Termination},
     sync::Arc,
+    thread,
 };
 
 use millstream_api::job::{self, FinishedJob, JobError, JobProgress, PipelineExecutor, RunningJob};
@@ -61,8 +62,25 @@ pub(crate) fn plan<R: Termination>(socket: PathBuf, main: impl FnOnce() -> R) ->
     };
     logging::start(&configuration);
     settings::report(&configuration);
+    if let Err(cause) = end_with_client(&socket) {
+        eprintln!("the client that has started this program cannot be reached: {cause}");
+        return ExitCode::FAILURE;
+    }
     job::set_default_executor(Arc::new(RemoteExecutor { configuration, socket }));
     main().report()
+}
+
+/// Ends this process when its client is gone, whatever `main` is at: nobody would hear of its jobs.
+fn end_with_client(socket: &Path) -> io::Result<()> {
+    let mut line = UnixStream::connect(socket)?;
+    let watch = move || {
+        // Nothing ever comes on it but its end.
+        let _ = line.read(&mut [0]);
+        // Whoever would read it may be gone as well, and `eprintln` panics then.
+        let _ = writeln!(io::stderr(), "the client that has started this program is gone");
+        process::exit(1);
+    };
+    thread::Builder::new().name("client-watch".to_owned()).spawn(watch).map(drop)
 }
 
 /// Hands jobs to the client that has started this program.

@@ -1,21 +1,17 @@
-//! The client's end of the line to the program that it has started.
+//! What `millstream run` does with the calls of the program that it has started.
 
 use std::{
     path::PathBuf,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Mutex, PoisonError},
     time::Duration,
 };
 
 use millstream::{
-    client_line::{ClientRequest, ClientResponse},
     job::{FinishedJob, JobProgress},
     model::{fault::Failure, id::JobId, job_graph::JobGraph, state::JobStatus},
 };
 use millstream_client::{Client, ClientError, convert::Misunderstood, proto::v1};
-use tokio::{
-    io::{AsyncBufReadExt, AsyncWriteExt, BufReader},
-    net::{UnixListener, UnixStream},
-};
+use millstream_cluster::program::ProgramCalls;
 
 use super::{Fate, progress::Progress};
 use crate::Form;
@@ -32,59 +28,35 @@ pub(super) struct Program {
     pub(super) jobs: Mutex<Vec<(JobId, Fate)>>,
 }
 
-impl Program {
-    /// Answers the program's calls, each on its connection, for as long as it is not stopped.
-    pub(super) async fn serve(self: Arc<Program>, listener: UnixListener) {
-        while let Ok((line, _)) = listener.accept().await {
-            let program = self.clone();
-            tokio::spawn(async move {
-                if let Err(cause) = program.answer(line).await {
-                    eprintln!("warning: a call of the program could not be answered: {cause}");
-                }
-            });
+impl ProgramCalls for Program {
+    async fn submit(&self, graph: JobGraph) -> Result<(), Failure> {
+        self.send(graph).await.map_err(refused)
+    }
+
+    async fn status(&self, job: JobId) -> Result<JobStatus, Failure> {
+        let (job, _) = self.client.clone().job(job).await.map_err(refused)?;
+        status_of(&job).map_err(|error| refused(error.into()))
+    }
+
+    async fn progress(&self, job: JobId) -> Result<JobProgress, Failure> {
+        let (job, _) = self.client.clone().job(job).await.map_err(refused)?;
+        Ok(JobProgress { records_read: job.records_read, checkpoints: job.completed_checkpoints })
+    }
+
+    async fn cancel(&self, job: JobId) -> Result<(), Failure> {
+        self.client.clone().cancel(job).await.map_err(refused)
+    }
+
+    async fn wait(&self, job: JobId) -> Result<FinishedJob, Failure> {
+        if self.is_detached {
+            return Ok(FinishedJob::detached());
         }
+        self.watch(job).await.map_err(refused)
     }
+}
 
-    async fn answer(&self, mut line: UnixStream) -> std::io::Result<()> {
-        let mut text = String::new();
-        BufReader::new(&mut line).read_line(&mut text).await?;
-        let response = match serde_json::from_str(&text) {
-            Ok(request) => self.respond(request).await.unwrap_or_else(refused),
-            Err(cause) => ClientResponse::Refused(Failure::fatal(format!(
-                "the client does not understand the program: {cause}; are both of version {}?",
-                millstream::artifact::ENGINE_VERSION
-            ))),
-        };
-        let mut text = serde_json::to_vec(&response).expect("responses have a form in JSON");
-        text.push(b'\n');
-        line.write_all(&text).await
-    }
-
-    async fn respond(&self, request: ClientRequest) -> Result<ClientResponse, ClientError> {
-        let mut client = self.client.clone();
-        Ok(match request {
-            ClientRequest::Submit(graph) => {
-                self.submit(*graph).await?;
-                ClientResponse::Submitted
-            }
-            ClientRequest::Status(job) => ClientResponse::Status(status_of(&client.job(job).await?.0)?),
-            ClientRequest::Progress(job) => {
-                let (job, _) = client.job(job).await?;
-                ClientResponse::Progress(JobProgress {
-                    records_read: job.records_read,
-                    checkpoints: job.completed_checkpoints,
-                })
-            }
-            ClientRequest::Cancel(job) => {
-                client.cancel(job).await?;
-                ClientResponse::Canceling
-            }
-            ClientRequest::Wait(_) if self.is_detached => ClientResponse::Ended(Box::new(FinishedJob::detached())),
-            ClientRequest::Wait(job) => ClientResponse::Ended(Box::new(self.wait(job).await?)),
-        })
-    }
-
-    async fn submit(&self, graph: JobGraph) -> Result<(), ClientError> {
+impl Program {
+    async fn send(&self, graph: JobGraph) -> Result<(), ClientError> {
         let mut client = self.client.clone();
         let job = graph.job_id;
         // What runs is what the program says that it is: the JobManager checks what is sent.
@@ -101,7 +73,7 @@ impl Program {
     }
 
     /// Shows how a job goes until its end.
-    async fn wait(&self, job: JobId) -> Result<FinishedJob, ClientError> {
+    async fn watch(&self, job: JobId) -> Result<FinishedJob, ClientError> {
         let mut watch = self.client.clone().watch(job, PROGRESS_INTERVAL).await?;
         let mut progress = Progress::new(self.form);
         loop {
@@ -122,8 +94,8 @@ impl Program {
     }
 }
 
-fn refused(error: ClientError) -> ClientResponse {
-    ClientResponse::Refused(Failure::fatal(format!("{:#}", anyhow::Error::from(error))))
+fn refused(error: ClientError) -> Failure {
+    Failure::fatal(format!("{:#}", anyhow::Error::from(error)))
 }
 
 fn status_of(job: &v1::Job) -> Result<JobStatus, Misunderstood> {

@@ -97,7 +97,7 @@ fn kind_of(path: &Path, bytes: &[u8]) -> Kind {
 }
 
 impl Executable {
-    /// Reads a file and makes sure that it can be run here.
+    /// Reads a file and makes sure that it can be run here. Reads all of it into memory.
     ///
     /// # Errors
     /// If it is not an artifact for this machine.
@@ -107,12 +107,16 @@ impl Executable {
             return Err(NoArtifact::Folder { path });
         }
         match fs::read(&path) {
-            Ok(bytes) => Executable::parse(path, &bytes),
+            Ok(bytes) => Executable::of(path, &bytes),
             Err(source) => Err(NoArtifact::Unreadable { path, source }),
         }
     }
 
-    fn parse(path: PathBuf, bytes: &[u8]) -> Result<Executable, NoArtifact> {
+    /// Makes sure that the content of a file can be run here; `path` is what errors call it.
+    ///
+    /// # Errors
+    /// If it is not an artifact for this machine.
+    pub fn of(path: PathBuf, bytes: &[u8]) -> Result<Executable, NoArtifact> {
         if !bytes.starts_with(&elf::ELFMAG) {
             return Err(NoArtifact::NoExecutable { kind: kind_of(&path, bytes), path });
         }
@@ -212,7 +216,7 @@ mod tests {
     }
 
     fn parse(bytes: &[u8]) -> Result<Executable, NoArtifact> {
-        Executable::parse("job".into(), bytes)
+        Executable::of("job".into(), bytes)
     }
 
     #[test]
@@ -250,7 +254,7 @@ mod tests {
 
     #[test]
     fn files_that_are_no_executables_are_told_apart() {
-        let kind = |name: &str, bytes: &[u8]| match Executable::parse(name.into(), bytes) {
+        let kind = |name: &str, bytes: &[u8]| match Executable::of(name.into(), bytes) {
             Err(NoArtifact::NoExecutable { kind, .. }) => kind,
             other => panic!("{name}: {other:?}"),
         };
