@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use millstream_model::{
     deployment::Placement,
     fault::Failure,
-    id::{ExecutionAttemptId, Generation, Subtask, WorkerId},
+    id::{ExecutionAttemptId, Generation, SlotIndex, Subtask, WorkerId},
     job_graph::JobGraph,
     message::{TaskMetrics, TaskResult},
     state::{ExecutionState, JobStatus},
@@ -41,6 +41,8 @@ pub struct ExecutionVertex {
 pub struct Execution {
     pub attempt: ExecutionAttemptId,
     pub worker: WorkerId,
+    /// Of the worker.
+    pub slot: SlotIndex,
     state: ExecutionState,
     /// When it entered each state, in order.
     history: Vec<(ExecutionState, Moment)>,
@@ -117,7 +119,7 @@ impl ExecutionGraph {
             let ended = vertex.current.as_ref().is_none_or(|execution| execution.state.is_terminal());
             assert!(ended, "{} is deployed again before it ended", placement.subtask);
             let attempt = ExecutionAttemptId { subtask: placement.subtask, generation };
-            let mut execution = Execution::new(attempt, placement.worker, now);
+            let mut execution = Execution::new(attempt, placement, now);
             execution.enter(ExecutionState::Scheduled, now);
             execution.enter(ExecutionState::Deploying, now);
             vertex.current = Some(execution);
@@ -226,10 +228,11 @@ impl ExecutionGraph {
 }
 
 impl Execution {
-    fn new(attempt: ExecutionAttemptId, worker: WorkerId, now: Moment) -> Execution {
+    fn new(attempt: ExecutionAttemptId, placement: &Placement, now: Moment) -> Execution {
         Execution {
             attempt,
-            worker,
+            worker: placement.worker,
+            slot: placement.slot,
             state: ExecutionState::Created,
             history: vec![(ExecutionState::Created, now)],
             end_of_data: false,
@@ -270,7 +273,7 @@ fn order(state: ExecutionState) -> u8 {
 
 #[cfg(test)]
 mod tests {
-    use millstream_model::id::{JobVertexId, SlotIndex};
+    use millstream_model::id::JobVertexId;
 
     use super::*;
     use crate::job_master::fixture::{graph, vertex};

@@ -33,7 +33,7 @@ pub mod scheduler;
 pub mod store;
 
 pub use job_master::{
-    CheckpointRefused, CheckpointStats, JobHandle, JobMaster, JobMasterConfig, JobMetrics, JobOutcome, JobTimings,
-    WorkerLink,
+    Busy, CheckpointRefused, CheckpointStats, ExecutionSnapshot, JobHandle, JobMaster, JobMasterConfig, JobMetrics,
+    JobOutcome, JobTimings, TaskCounts, TaskSnapshot, WorkerLink,
 };
 pub use store::{JobRecord, Store, StoreError};

@@ -18,6 +18,12 @@ pub enum ExecutionState {
 }
 
 impl ExecutionState {
+    /// All of them, in the order of their declaration.
+    pub const ALL: [ExecutionState; 9] = {
+        use ExecutionState::*;
+        [Created, Scheduled, Deploying, Initializing, Running, Finished, Canceling, Canceled, Failed]
+    };
+
     /// Whether a task in this state can still change.
     pub fn is_terminal(self) -> bool {
         matches!(self, Self::Finished | Self::Canceled | Self::Failed)
@@ -54,6 +60,12 @@ pub enum JobStatus {
 }
 
 impl JobStatus {
+    /// All of them, in the order of their declaration.
+    pub const ALL: [JobStatus; 9] = {
+        use JobStatus::*;
+        [Initializing, Created, Running, Restarting, Failing, Failed, Cancelling, Canceled, Finished]
+    };
+
     /// Whether a job in this state never changes again, on any coordinator.
     pub fn is_terminal(self) -> bool {
         matches!(self, Self::Failed | Self::Canceled | Self::Finished)
@@ -80,10 +92,15 @@ mod tests {
 
     #[test]
     fn nothing_leaves_a_terminal_state() {
-        use ExecutionState::*;
-        let all = [Created, Scheduled, Deploying, Initializing, Running, Finished, Canceling, Canceled, Failed];
+        let all = ExecutionState::ALL;
         for from in all.into_iter().filter(|state| state.is_terminal()) {
             assert!(all.into_iter().all(|next| !from.may_become(next)), "{from:?}");
         }
+    }
+
+    #[test]
+    fn the_lists_have_each_state_at_its_place() {
+        assert!(ExecutionState::ALL.into_iter().enumerate().all(|(place, state)| state as usize == place));
+        assert!(JobStatus::ALL.into_iter().enumerate().all(|(place, status)| status as usize == place));
     }
 }

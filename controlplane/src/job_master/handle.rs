@@ -3,15 +3,19 @@
 use std::{
     convert::Infallible,
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 
-use crossbeam_channel::{Receiver, Sender, bounded, select};
+use crossbeam_channel::{Receiver, SendTimeoutError, Sender, bounded, select};
 use millstream_model::{
     id::{CheckpointId, JobId},
     state::JobStatus,
 };
 
-use super::outcome::{JobMetrics, JobOutcome};
+use super::{
+    outcome::{JobMetrics, JobOutcome},
+    snapshot::ExecutionSnapshot,
+};
 
 /// Requests that may wait for the JobMaster; whoever makes one more waits, too.
 const REQUESTS_MAX: usize = 16;
@@ -42,6 +46,15 @@ pub(super) enum Request {
     Cancel,
     /// The answer comes when the checkpoint is durable or given up.
     Checkpoint(Sender<Result<CheckpointId, CheckpointRefused>>),
+    Snapshot(Sender<ExecutionSnapshot>),
+}
+
+/// The JobMaster has not answered in time: it is busy, with a slow disk most likely.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("the JobMaster of job {job} is busy and has not answered within {waited:?}")]
+pub struct Busy {
+    pub job: JobId,
+    pub waited: Duration,
 }
 
 /// No checkpoint was taken.
@@ -100,6 +113,29 @@ impl JobHandle {
         self.view.lock().metrics.clone()
     }
 
+    /// All tasks as they are now, or were when the job ended; `None` if it ended before there were any. Waits for the
+    /// JobMaster, twice `limit` at most.
+    ///
+    /// # Errors
+    /// If it takes longer.
+    pub fn execution(&self, limit: Duration) -> Result<Option<ExecutionSnapshot>, Busy> {
+        let busy = Busy { job: self.job, waited: limit };
+        let (sender, receiver) = bounded(1);
+        match self.requests.send_timeout(Request::Snapshot(sender), limit) {
+            Ok(()) => select! {
+                recv(receiver) -> answer => if let Ok(snapshot) = answer {
+                    return Ok(Some(snapshot));
+                },
+                recv(self.ended) -> _ => {}
+                default(limit) => return Err(busy),
+            },
+            Err(SendTimeoutError::Timeout(_)) => return Err(busy),
+            Err(SendTimeoutError::Disconnected(_)) => {}
+        }
+        // Nobody answers any more, so the last one is there.
+        Ok(self.view.lock().last_snapshot.clone())
+    }
+
     /// Takes a checkpoint now, and waits until it is durable.
     pub fn trigger_checkpoint(&self) -> Result<CheckpointId, CheckpointRefused> {
         let (sender, receiver) = bounded(1);
@@ -124,12 +160,15 @@ pub(super) struct View {
 pub(super) struct ViewState {
     pub(super) status: JobStatus,
     pub(super) metrics: JobMetrics,
+    /// There once no request is answered any more.
+    pub(super) last_snapshot: Option<ExecutionSnapshot>,
     outcome: Option<JobOutcome>,
 }
 
 impl Default for ViewState {
     fn default() -> ViewState {
-        ViewState { status: JobStatus::Initializing, metrics: JobMetrics::default(), outcome: None }
+        let (status, metrics) = (JobStatus::Initializing, JobMetrics::default());
+        ViewState { status, metrics, last_snapshot: None, outcome: None }
     }
 }
 
@@ -160,5 +199,16 @@ mod tests {
         }
         drop(side);
         assert_eq!(asking.join().unwrap(), Err(CheckpointRefused::Ended { job: JobId(1) }));
+    }
+
+    #[test]
+    fn a_jobmaster_that_is_busy_is_not_waited_for_and_one_that_has_ended_is_not_missed() {
+        let (handle, side) = JobHandle::new(JobId(1));
+        let limit = Duration::from_millis(1);
+        assert_eq!(handle.execution(limit), Err(Busy { job: JobId(1), waited: limit }));
+        let last = ExecutionSnapshot { taken_at: Default::default(), history: Vec::new(), tasks: Vec::new() };
+        side.view.lock().last_snapshot = Some(last.clone());
+        drop(side);
+        assert_eq!(handle.execution(Duration::from_secs(60)), Ok(Some(last)));
     }
 }

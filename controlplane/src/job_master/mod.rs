@@ -26,6 +26,7 @@
 //! | workers that come and go | `workers` |
 //! | checkpoints, and who asked for them | `checkpointing` |
 //! | cancelling, failing, the watchdog, the end | `stop` |
+//! | what others are shown of all tasks | `snapshot` |
 
 mod checkpointing;
 mod deploy;
@@ -38,6 +39,7 @@ mod outcome;
 mod phase;
 mod record;
 mod restore;
+mod snapshot;
 mod stop;
 #[cfg(test)]
 mod tests;
@@ -81,8 +83,9 @@ use crate::{
 };
 
 pub use self::{
-    handle::{CheckpointRefused, JobHandle},
+    handle::{Busy, CheckpointRefused, JobHandle},
     outcome::{JobMetrics, JobOutcome, JobTimings},
+    snapshot::{ExecutionSnapshot, TaskCounts, TaskSnapshot},
 };
 pub use crate::checkpoint::CheckpointStats;
 
@@ -233,6 +236,10 @@ impl JobMaster {
             let event = events.next(self.next_deadline());
             self.handle(event, events.clock.now());
         }
+        let last = self.snapshot(events.clock.now());
+        self.view.lock().last_snapshot = Some(last);
+        // Whoever asks from now on is told so at once.
+        drop(events);
     }
 
     /// Deploys the job for the first time.
@@ -262,6 +269,8 @@ impl JobMaster {
             Event::Report(FromWorker { worker, report }) => self.on_report(worker, report, now),
             Event::Request(Request::Cancel) => self.on_cancel(now),
             Event::Request(Request::Checkpoint(answer)) => self.on_checkpoint_request(answer, now),
+            // Whoever has asked may be gone.
+            Event::Request(Request::Snapshot(answer)) => drop(answer.send(self.snapshot(now))),
             Event::Joined(link) => self.on_joined(link, now),
             Event::NoMoreWorkers => self.on_no_more_workers(now),
             Event::WorkersGone => self.on_workers_gone(now),
@@ -430,10 +439,12 @@ impl JobMaster {
 
     /// Lets handles see what has changed.
     fn show(&self) {
-        let running = self.execution.executions().filter(|execution| execution.state() == ExecutionState::Running);
+        let (counts, last_modification) = snapshot::count(&self.execution);
         let mut view = self.view.lock();
-        view.metrics.tasks_total = self.execution.vertices().len() as u32;
-        view.metrics.tasks_running = running.count() as u32;
+        view.metrics.tasks_total = counts.total();
+        view.metrics.tasks_running = counts.of(ExecutionState::Running);
+        view.metrics.tasks_by_state = counts;
+        view.metrics.last_modification = last_modification;
         view.metrics.checkpoints = self.checkpoints.stats();
         view.metrics.restarts = self.restarts;
         view.status = self.execution.status();

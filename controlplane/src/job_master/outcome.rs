@@ -9,7 +9,8 @@ use millstream_model::{
     state::JobStatus,
 };
 
-use crate::checkpoint::CheckpointStats;
+use super::snapshot::TaskCounts;
+use crate::{checkpoint::CheckpointStats, clock::Moment};
 
 /// How a job ended.
 #[derive(Clone, PartialEq, Debug)]
@@ -45,6 +46,9 @@ pub struct JobMetrics {
     pub shuffle: BTreeMap<(WorkerId, WorkerId), ShuffleMetrics>,
     pub tasks_total: u32,
     pub tasks_running: u32,
+    pub tasks_by_state: TaskCounts,
+    /// When the job or a task of it last changed its state.
+    pub last_modification: Moment,
     pub checkpoints: CheckpointStats,
     pub restarts: u32,
     /// The newest failure, also if the job was restarted after it.

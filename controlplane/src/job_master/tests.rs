@@ -22,6 +22,7 @@ mod by_the_clock;
 mod checkpoints;
 mod restarts;
 mod restoring;
+mod snapshots;
 mod succession;
 mod workers;
 
