@@ -90,11 +90,28 @@ impl Artifacts {
     /// Begins to store an artifact.
     pub(crate) async fn begin(&self, sha256: &str) -> Result<Incoming<'_>, ArtifactError> {
         checked(sha256)?;
+        self.incoming(Some(sha256.to_owned()))
+    }
+
+    /// Begins to store an artifact whose hash is not known before it has come.
+    pub(crate) async fn begin_unnamed(&self) -> Result<Incoming<'_>, ArtifactError> {
+        self.incoming(None)
+    }
+
+    /// Removes an artifact, if it is there.
+    pub(crate) async fn remove(&self, sha256: &str) {
+        let Some(path) = self.find(sha256) else { return };
+        if let Err(cause) = fs::remove_file(&path).await {
+            tracing::warn!(path = %path.display(), %cause, "an artifact that nobody needs is left behind");
+        }
+    }
+
+    fn incoming(&self, expected: Option<String>) -> Result<Incoming<'_>, ArtifactError> {
         let (file, path) = match tempfile::NamedTempFile::new_in(&self.directory) {
             Ok(file) => file.into_parts(),
             Err(source) => return Err(self.error(source)),
         };
-        let (expected, file) = (sha256.to_owned(), File::from_std(file));
+        let file = File::from_std(file);
         Ok(Incoming { artifacts: self, expected, hasher: Sha256::new(), bytes: 0, file, path })
     }
 
@@ -118,14 +135,23 @@ impl Drop for Artifacts {
 #[derive(Debug)]
 pub(crate) struct Incoming<'a> {
     artifacts: &'a Artifacts,
-    expected: String,
+    expected: Option<String>,
     hasher: Sha256,
     bytes: u64,
     file: File,
     path: tempfile::TempPath,
 }
 
-impl Incoming<'_> {
+/// An artifact that is whole and has no name yet. What is not kept leaves nothing behind.
+#[derive(Debug)]
+pub(crate) struct Sealed<'a> {
+    artifacts: &'a Artifacts,
+    pub(crate) sha256: String,
+    bytes: u64,
+    path: tempfile::TempPath,
+}
+
+impl<'a> Incoming<'a> {
     pub(crate) async fn write(&mut self, chunk: &[u8]) -> Result<(), ArtifactError> {
         self.bytes += chunk.len() as u64;
         if self.bytes > LARGEST {
@@ -136,18 +162,35 @@ impl Incoming<'_> {
     }
 
     /// Gives the artifact its name, if it is what it was said to be. How large it is.
-    pub(crate) async fn finish(mut self) -> Result<u64, ArtifactError> {
+    pub(crate) async fn finish(self) -> Result<u64, ArtifactError> {
+        self.seal().await?.keep().await
+    }
+
+    /// Nothing more comes.
+    pub(crate) async fn seal(mut self) -> Result<Sealed<'a>, ArtifactError> {
         let actual: String = self.hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
-        if actual != self.expected {
-            return Err(ArtifactError::Damaged { expected: self.expected, actual });
+        if let Some(expected) = self.expected.filter(|expected| actual != *expected) {
+            return Err(ArtifactError::Damaged { expected, actual });
         }
         let error = |source| self.artifacts.error(source);
         self.file.flush().await.map_err(error)?;
         self.file.sync_all().await.map_err(error)?;
         // Closed before it gets its name: what is open for writing cannot be started.
         drop(self.file.into_std().await);
+        Ok(Sealed { artifacts: self.artifacts, sha256: actual, bytes: self.bytes, path: self.path })
+    }
+}
+
+impl Sealed<'_> {
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Gives it its name. How large it is.
+    pub(crate) async fn keep(self) -> Result<u64, ArtifactError> {
+        let error = |source| self.artifacts.error(source);
         fs::set_permissions(&self.path, Permissions::from_mode(0o500)).await.map_err(error)?;
-        let name = self.artifacts.directory.join(&self.expected);
+        let name = self.artifacts.directory.join(&self.sha256);
         self.path.persist(&name).map_err(|failed| self.artifacts.error(failed.error))?;
         // Its name, too, has to be there after a power loss, if it is kept.
         File::open(&self.artifacts.directory).await.map_err(error)?.sync_all().await.map_err(error)?;

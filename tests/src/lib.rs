@@ -9,6 +9,7 @@
 //! | jobs on worker processes of several hosts | [`host_workers`] |
 //! | paths between hosts that delay, lose and reorder | [`weather`] |
 //! | clusters of real processes, by the scripts in `bin/` | [`standalone`] |
+//! | requests over HTTP | [`http`] |
 //! | what a job reads whose words are counted | [`text`] |
 //! | decoders of bytes from outside, for their corpus | [`decoders`] |
 //! | what a job has written and committed | [`counts`] |
@@ -28,6 +29,7 @@ pub mod counts;
 pub mod decoders;
 pub mod host_workers;
 pub mod hosts;
+pub mod http;
 pub mod job_process;
 pub mod program;
 pub mod standalone;

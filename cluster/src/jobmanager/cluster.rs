@@ -58,6 +58,25 @@ struct State {
 struct Connected {
     address: String,
     outbox: Outbox,
+    /// When it was last heard of: milliseconds since 1970.
+    heard_millis: i64,
+}
+
+/// A TaskManager, and what holds slots of it.
+pub(super) struct Occupied {
+    pub(super) id: TaskManagerId,
+    pub(super) address: String,
+    pub(super) heard_millis: i64,
+    pub(super) slots: u32,
+    pub(super) free_slots: u32,
+    pub(super) holders: Vec<Holder>,
+}
+
+/// A worker of a job, and how many slots it has.
+pub(super) struct Holder {
+    pub(super) job: JobHandle,
+    pub(super) worker: WorkerId,
+    pub(super) slots: u32,
 }
 
 /// What holds slots.
@@ -234,6 +253,51 @@ impl Cluster {
         jobs
     }
 
+    /// Asks about every job, oldest first. Nothing may wait in `ask`.
+    pub(super) fn each_job<R>(&self, ask: impl FnMut(&Job) -> R) -> Vec<R> {
+        let state = self.lock();
+        let mut jobs: Vec<&Job> = state.jobs.values().collect();
+        jobs.sort_by_key(|job| job.start_time_millis);
+        jobs.into_iter().map(ask).collect()
+    }
+
+    /// Every TaskManager, and what holds slots of it.
+    pub(super) fn occupied(&self) -> Vec<Occupied> {
+        let state = self.lock();
+        let of = |id: TaskManagerId| {
+            let held = state.allocations.values().filter(move |worker| worker.task_manager == id);
+            let holder = |worker: &Worker| {
+                let job = state.jobs.get(&worker.job)?.handle.clone();
+                Some(Holder { job, worker: worker.worker, slots: worker.slots })
+            };
+            held.filter_map(holder).collect()
+        };
+        let described = state.slots.task_managers().filter_map(|(id, count)| {
+            let connected = state.task_managers.get(&id)?;
+            Some(Occupied {
+                id,
+                address: connected.address.clone(),
+                heard_millis: connected.heard_millis,
+                slots: count.total,
+                free_slots: count.free,
+                holders: of(id),
+            })
+        });
+        described.collect()
+    }
+
+    /// A TaskManager has shown that it lives.
+    pub(super) fn on_heartbeat(&self, id: TaskManagerId) {
+        if let Some(connected) = self.lock().task_managers.get_mut(&id) {
+            connected.heard_millis = wall_millis();
+        }
+    }
+
+    /// Whether a job that has not ended was started from this artifact.
+    pub(super) fn needs_artifact(&self, sha256: &str) -> bool {
+        self.lock().jobs.values().any(|job| job.sha256 == sha256 && !job.has_ended())
+    }
+
     pub(super) fn task_managers(&self) -> Vec<v1::TaskManager> {
         let state = self.lock();
         let described = state.slots.task_managers().map(|(id, count)| v1::TaskManager {
@@ -252,7 +316,7 @@ impl Cluster {
             return false;
         }
         tracing::info!(task_manager = %id, address, slots, "a TaskManager has registered");
-        state.task_managers.insert(id, Connected { address, outbox });
+        state.task_managers.insert(id, Connected { address, outbox, heard_millis: wall_millis() });
         state.slots.on_registered(id, slots);
         state.match_slots();
         true
@@ -412,6 +476,6 @@ fn new_id() -> AllocationId {
 }
 
 #[expect(clippy::disallowed_methods, reason = "people are told when a job was submitted")]
-fn wall_millis() -> i64 {
+pub(super) fn wall_millis() -> i64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as i64)
 }

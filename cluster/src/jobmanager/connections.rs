@@ -157,7 +157,7 @@ impl Attached {
         let allocation =
             |text: &str| text.parse::<AllocationId>().map_err(|cause| format!("it sends nonsense: {cause}"));
         match body {
-            from_task_manager::Body::Heartbeat(_) => {}
+            from_task_manager::Body::Heartbeat(_) => self.cluster.on_heartbeat(self.id),
             from_task_manager::Body::Registration(_) => return Err("it has registered twice".to_owned()),
             from_task_manager::Body::Report(line) => {
                 let message: FromWorker = serde_json::from_slice(&line.line)

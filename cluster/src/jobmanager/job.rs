@@ -20,12 +20,16 @@ use millstream_model::{
 };
 use tokio::sync::{mpsc::UnboundedSender, watch};
 
+use super::rest::Plan;
+
 /// The way to a TaskManager. What is sent to one that is gone is lost; that it is gone is told by another way.
 pub(super) type Outbox = UnboundedSender<Result<ToTaskManager, tonic::Status>>;
 
 /// A job that runs or has ended.
 pub(super) struct Job {
     pub(super) name: String,
+    /// What REST shows of its graph.
+    pub(super) plan: Arc<Plan>,
     pub(super) handle: JobHandle,
     /// Where the JobMaster hears of its workers.
     pub(super) reports: Sender<FromWorker>,
@@ -61,6 +65,7 @@ impl Job {
     ) -> Job {
         Job {
             name: graph.name.clone(),
+            plan: Arc::new(Plan::of(graph)),
             handle,
             reports,
             joining,

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!  JobSubmission ──► submission ──┐             ┌──► job: JobMaster (a thread), its workers' links
-//!                                 ├──► Cluster ─┤
+//!  REST ───────────► rest ────────┼──► Cluster ─┤
 //!  TaskManagers ──► connections ──┘   (a lock)  └──► slot_manager ──► SlotRequest ──► TaskManager
 //! ```
 //! All that is known of the cluster is behind one lock that is held for moments and never while something is waited for.
@@ -12,13 +12,19 @@
 //! | jobs, slots and TaskManagers together | `cluster` |
 //! | one job | `job` |
 //! | jobs that outlive this process | `accepted` |
-//! | what clients may ask | `submission` |
+//! | the port of clients | `client_port` |
+//! | what clients may ask by gRPC | `submission` |
+//! | and by REST, as Flink's | `rest` |
+//! | programs that run beside the JobManager | `programs` |
 //! | the calls of TaskManagers | `connections` |
 
 mod accepted;
+mod client_port;
 mod cluster;
 mod connections;
 mod job;
+mod programs;
+mod rest;
 mod submission;
 
 use std::{net::SocketAddr, process, sync::Arc};
@@ -33,12 +39,16 @@ use millstream_model::{
     fault::Failure,
 };
 use millstream_slots::Spread;
-use tonic::transport::{Server, server::TcpIncoming};
+use tonic::{
+    service::Routes,
+    transport::{Server, server::TcpIncoming},
+};
 
 use self::{
     accepted::{AcceptedJobs, artifacts_directory},
     cluster::Cluster,
     connections::Connections,
+    rest::Rest,
     submission::Submission,
 };
 use crate::{LARGEST_MESSAGE, address::listen, artifacts::Artifacts};
@@ -105,16 +115,14 @@ pub async fn run(
         .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
         .build_v1()
         .map_err(|cause| Failure::fatal(format!("the protocol's description is damaged: {cause}")))?;
-    let for_clients = Server::builder()
-        .add_service(submission)
-        .add_service(health_service)
-        .add_service(reflection)
-        .serve_with_incoming(incoming(clients));
+    let grpc = Routes::new(submission).add_service(health_service).add_service(reflection).into_axum_router();
+    let rest = Rest::new(&configuration, cluster.clone(), artifacts.clone(), addresses.clients)?;
+    let for_clients = client_port::serve(clients, rest::router(rest, grpc), client_port::HEAD_PATIENCE);
     let for_task_managers = Server::builder().add_service(connections).serve_with_incoming(incoming(task_managers));
     tracing::info!(clients = %addresses.clients, task_managers = %addresses.task_managers, "the JobManager is ready");
     ready(addresses);
     let served = tokio::select! {
-        served = for_clients => served,
+        never = for_clients => match never {},
         served = for_task_managers => served,
         () = stop => Ok(()),
     };

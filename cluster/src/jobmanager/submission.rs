@@ -58,25 +58,7 @@ impl JobSubmission for Submission {
     ) -> Result<Response<v1::SubmitJobResponse>, Status> {
         let graph: JobGraph = serde_json::from_slice(&request.into_inner().job_graph)
             .map_err(|cause| Status::invalid_argument(format!("the job graph cannot be read: {cause}")))?;
-        let artifact = graph.artifact.as_ref();
-        let artifact = artifact.ok_or_else(|| Status::invalid_argument("the job graph names no artifact"))?;
-        if artifact.engine_version != ENGINE_VERSION {
-            return Err(Status::invalid_argument(format!(
-                "the artifact is of Millstream {} and this cluster of {ENGINE_VERSION}: build it with that version",
-                artifact.engine_version
-            )));
-        }
-        let sha256 = artifact.sha256.clone();
-        if self.artifacts.find(&sha256).is_none() {
-            return Err(Status::failed_precondition(format!("the artifact {sha256} was not uploaded")));
-        }
-        let job_id = graph.job_id.to_string();
-        let cluster = self.cluster.clone();
-        let submitted = blocking(move || cluster.submit(graph, sha256)).await?;
-        submitted.map_err(|refused| match refused {
-            SubmissionRefused::Known(_) => Status::already_exists(refused.to_string()),
-            SubmissionRefused::Failed(_) => Status::invalid_argument(refused.to_string()),
-        })?;
+        let job_id = accept(&self.cluster, &self.artifacts, graph).await?.to_string();
         Ok(Response::new(v1::SubmitJobResponse { job_id }))
     }
 
@@ -151,6 +133,55 @@ impl JobSubmission for Submission {
         let task_managers = self.cluster.task_managers();
         Ok(Response::new(v1::GetClusterResponse { version: ENGINE_VERSION.to_owned(), task_managers }))
     }
+}
+
+/// Why a job graph is not accepted.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum NotAccepted {
+    #[error("the job graph names no artifact")]
+    NoArtifact,
+    #[error("the artifact is of Millstream {0} and this cluster of {version}: build it with that version", version = ENGINE_VERSION)]
+    OtherEngine(String),
+    #[error("the artifact {0} was not uploaded")]
+    NotUploaded(String),
+    #[error(transparent)]
+    Refused(#[from] SubmissionRefused),
+    #[error("the call has failed: {0}")]
+    Broken(String),
+}
+
+impl From<NotAccepted> for Status {
+    fn from(error: NotAccepted) -> Status {
+        let message = error.to_string();
+        match error {
+            NotAccepted::NotUploaded(_) => Status::failed_precondition(message),
+            NotAccepted::Refused(SubmissionRefused::Known(_)) => Status::already_exists(message),
+            NotAccepted::Broken(_) => Status::internal(message),
+            NotAccepted::NoArtifact | NotAccepted::OtherEngine(_) | NotAccepted::Refused(_) => {
+                Status::invalid_argument(message)
+            }
+        }
+    }
+}
+
+/// Has a job run whose artifact is there.
+///
+/// # Errors
+/// If it is not accepted; then nothing runs.
+pub(super) async fn accept(cluster: &Cluster, artifacts: &Artifacts, graph: JobGraph) -> Result<JobId, NotAccepted> {
+    let artifact = graph.artifact.as_ref().ok_or(NotAccepted::NoArtifact)?;
+    if artifact.engine_version != ENGINE_VERSION {
+        return Err(NotAccepted::OtherEngine(artifact.engine_version.clone()));
+    }
+    let sha256 = artifact.sha256.clone();
+    if artifacts.find(&sha256).is_none() {
+        return Err(NotAccepted::NotUploaded(sha256));
+    }
+    let id = graph.job_id;
+    let cluster = cluster.clone();
+    let submitted = tokio::task::spawn_blocking(move || cluster.submit(graph, sha256)).await;
+    submitted.map_err(|cause| NotAccepted::Broken(cause.to_string()))??;
+    Ok(id)
 }
 
 impl Submission {

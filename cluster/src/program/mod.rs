@@ -10,11 +10,13 @@
 //! |---|---|
 //! | the socket and what goes over it | [`line`] |
 //! | how a program ended that has executed nothing | [`no_job`] |
+//! | its process, where this one cares for it | `process` |
 //! | the end of what it wrote to standard error | [`last_words`] |
 
 pub mod last_words;
 pub mod line;
 pub mod no_job;
+pub(crate) mod process;
 
 pub use last_words::LastWords;
 pub use line::{ProgramCalls, ProgramLine};

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::{
-    super::{key::Key, words::*},
+    super::{key::Key, memory_size::MemorySize, words::*},
     Group,
 };
 
@@ -38,6 +38,24 @@ group! {
 
     /// The port of the REST interface. `0` takes any free one.
     REST_PORT: u16 = Key::new("rest.port", "8081").aliases(&["web.port"]);
+
+    /// The largest body of a REST request, without the files in it. Flink's default is 100 MiB.
+    REST_MAX_CONTENT_LENGTH: MemorySize = Key::new("rest.server.max-content-length", "16 mb");
+
+    /// The largest file that `/jars/upload` takes.
+    REST_MAX_UPLOAD_SIZE: MemorySize = Key::new("rest.server.max-upload-size", "1 gb").at_most("4 gb").ours();
+
+    /// Whether artifacts can be uploaded and run by REST: the paths below `/jars`.
+    WEB_SUBMIT_ENABLED: bool = Key::new("web.submit.enable", "true");
+
+    /// Whether a dashboard is told that it may offer to cancel jobs.
+    WEB_CANCEL_ENABLED: bool = Key::new("web.cancel.enable", "true");
+
+    /// How often a dashboard is told to look.
+    WEB_REFRESH_INTERVAL: Duration = Key::new("web.refresh-interval", "3 s");
+
+    /// How long a program that was started by REST may take until it executes its job.
+    WEB_TIMEOUT: Duration = Key::new("web.timeout", "10 min").at_least("10 ms");
 
     /// Where a coordinator keeps what must survive it: `NONE` keeps nothing, `file` uses `high-availability.storageDir`
     /// on one machine, `etcd` keeps pointers in etcd and the rest in `high-availability.storageDir`, `memory` is for
