@@ -5,6 +5,7 @@
 //! | programs as processes of their own | [`program`] |
 //! | jobs in processes that are watched, killed and started again | [`job_process`] |
 //! | jobs on worker processes | [`worker_processes`] |
+//! | the command line of a real Flink | [`flink`] |
 //! | hosts that have nothing but a network in common | [`hosts`] |
 //! | jobs on worker processes of several hosts | [`host_workers`] |
 //! | paths between hosts that delay, lose and reorder | [`weather`] |
@@ -27,6 +28,7 @@ use millstream::prelude::*;
 
 pub mod counts;
 pub mod decoders;
+pub mod flink;
 pub mod host_workers;
 pub mod hosts;
 pub mod http;

@@ -15,6 +15,7 @@ mod budget;
 mod checkout;
 mod ci;
 mod demo;
+mod flink;
 mod phase;
 mod test;
 mod tidy;

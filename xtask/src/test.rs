@@ -6,6 +6,7 @@ use clap::Args;
 use crate::{
     budget::{Share, Steps},
     checkout::{Checkout, run as run_process},
+    flink,
     phase::{self, Phase},
     toolchain,
 };
@@ -59,6 +60,9 @@ pub fn run(checkout: &Checkout, options: &Options) -> Result<()> {
 /// Runs every phase, so that one run shows all that is broken; stops only where nothing builds.
 pub fn run_phases(checkout: &Checkout, options: &Options, steps: &mut Steps) -> Result<()> {
     for phase in phase::phases(&phase::test_targets(&checkout.metadata()?)) {
+        if phase.share == Share::RealComponents {
+            steps.run(phase.share, "what the tests run", || flink::install_missing(checkout));
+        }
         let went_well = steps.run(phase.share, phase.name, || {
             let arguments = arguments(&phase, options);
             run_process(checkout.workspace_cargo(["test"]).args(arguments))

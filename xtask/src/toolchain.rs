@@ -9,7 +9,8 @@ use crate::checkout::{Checkout, run};
 const COMPONENTS: [(&str, &str); 2] = [("rustfmt", "fmt"), ("clippy", "clippy")];
 
 /// Programs that tests run, how to ask whether they are there, and the package that has them.
-const PROGRAMS: [(&str, &str, &str); 1] = [("ip", "-V", "iproute2")];
+const PROGRAMS: [(&str, &str, &str); 3] =
+    [("ip", "-V", "iproute2"), ("javac", "-version", "openjdk-17-jdk-headless"), ("pip3", "--version", "python3-pip")];
 
 /// Installs what is missing; asks nobody for what is there.
 ///
