@@ -20,6 +20,7 @@ const SLOWEST: u64 = 16 << 10;
 pub(super) struct IncomingBody {
     stream: BodyDataStream,
     began: Instant,
+    patience: Duration,
     bytes: u64,
 }
 
@@ -65,12 +66,12 @@ impl Limit {
 
 impl IncomingBody {
     pub(super) fn new(body: Body) -> IncomingBody {
-        IncomingBody { stream: body.into_data_stream(), began: Instant::now(), bytes: 0 }
+        IncomingBody { stream: body.into_data_stream(), began: Instant::now(), patience: PATIENCE, bytes: 0 }
     }
 
     /// The next piece; `None` after the last one. Cancellation-safe.
     pub(super) async fn next(&mut self, limit: Limit) -> Result<Option<Bytes>, BodyError> {
-        let deadline = self.began + PATIENCE + Duration::from_secs(self.bytes / SLOWEST);
+        let deadline = self.began + self.patience + Duration::from_secs(self.bytes / SLOWEST);
         let piece = timeout_at(deadline, self.stream.next()).await.map_err(|_| BodyError::TooSlow)?;
         let Some(piece) = piece else { return Ok(None) };
         let piece = piece.map_err(|cause| BodyError::Broken(cause.to_string()))?;
@@ -93,5 +94,40 @@ impl IncomingBody {
     /// Reads what is left, for a client that looks for the answer only when it has sent everything.
     pub(super) async fn drain(&mut self, limit: Limit) {
         while let Ok(Some(_)) = self.next(limit).await {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+
+    use axum::response::IntoResponse;
+
+    use super::*;
+
+    const LIMIT: Limit = Limit { bytes: 10, key: "the.key" };
+
+    fn status(error: BodyError) -> u16 {
+        RestError::from(error).into_response().status().as_u16()
+    }
+
+    #[tokio::test]
+    async fn each_way_not_to_send_a_body_has_its_status() {
+        let piece = || Ok::<_, io::Error>(Bytes::from_static(b"five "));
+        let whole = IncomingBody::new(Body::from_stream(tokio_stream::iter([piece(), piece()]))).whole(LIMIT).await;
+        assert_eq!(whole.unwrap(), b"five five ");
+
+        let long = IncomingBody::new(Body::from_stream(tokio_stream::iter([piece(), piece(), piece()])));
+        let error = long.whole(LIMIT).await.unwrap_err();
+        assert!(error.to_string().contains("10 bytes (the.key)"), "{error}");
+        assert_eq!(status(error), 413);
+
+        let broken = tokio_stream::iter([piece(), Err(io::ErrorKind::ConnectionReset.into())]);
+        assert_eq!(status(IncomingBody::new(Body::from_stream(broken)).whole(LIMIT).await.unwrap_err()), 400);
+
+        let stalled = tokio_stream::iter([piece()]).chain(tokio_stream::pending());
+        let mut stalled = IncomingBody::new(Body::from_stream(stalled));
+        stalled.patience = Duration::from_millis(20);
+        assert_eq!(status(stalled.whole(LIMIT).await.unwrap_err()), 408);
     }
 }
