@@ -25,7 +25,7 @@ pub struct Options {
 /// # Errors
 /// If it cannot start.
 pub fn jobmanager(options: &Options) -> Result<()> {
-    let configuration = configuration(options)?;
+    let configuration = configuration(&options.settings)?;
     runtime()?.block_on(async {
         let ready = |at: jobmanager::Addresses| {
             println!("JobManager: clients at {}, TaskManagers at {}", at.clients, at.task_managers);
@@ -39,15 +39,19 @@ pub fn jobmanager(options: &Options) -> Result<()> {
 /// # Errors
 /// If it cannot start, or the JobManager will have none of it.
 pub fn taskmanager(options: &Options) -> Result<()> {
-    let configuration = configuration(options)?;
+    let configuration = configuration(&options.settings)?;
     runtime()?.block_on(async {
         let ready = |at: &str| println!("TaskManager: registered at {at}");
         Ok(taskmanager::run(configuration, ready, told_to_end()?).await?)
     })
 }
 
-fn configuration(options: &Options) -> Result<Configuration> {
-    let configuration = settings::load(&options.settings)?;
+/// The configuration of a process of a cluster. Logging starts with it.
+///
+/// # Errors
+/// If it cannot be read.
+pub fn configuration(given: &[OsString]) -> Result<Configuration> {
+    let configuration = settings::load(given)?;
     logging::start(&configuration);
     for warning in configuration.warnings() {
         eprintln!("warning: {warning}");
@@ -55,12 +59,18 @@ fn configuration(options: &Options) -> Result<Configuration> {
     Ok(configuration)
 }
 
-fn runtime() -> Result<tokio::runtime::Runtime> {
+/// # Errors
+/// If no threads can be had.
+pub fn runtime() -> Result<tokio::runtime::Runtime> {
     let runtime = Builder::new_multi_thread().worker_threads(2).enable_all().build();
     runtime.context("no threads can be had")
 }
 
-fn told_to_end() -> Result<impl Future<Output = ()>> {
+/// Is there when the process is told to end.
+///
+/// # Errors
+/// If signals cannot be waited for.
+pub fn told_to_end() -> Result<impl Future<Output = ()>> {
     let mut terminate = signal(SignalKind::terminate()).context("signals cannot be waited for")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("signals cannot be waited for")?;
     Ok(async move {

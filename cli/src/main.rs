@@ -7,6 +7,7 @@
 //! | `millstream run` | [`run`]: has a program's jobs run on a cluster |
 //! | `millstream list`, `status`, `cancel` | [`jobs`] of a cluster |
 //! | `millstream jobmanager`, `taskmanager` | [`daemon`]: the processes of a cluster |
+//! | `millstream standalone-job` | [`standalone_job`]: a JobManager for one application |
 //! | `millstream local` | [`local`]: becomes the artifact's program, with several worker processes |
 //! | `millstream new` | [`scaffold`] |
 
@@ -21,6 +22,7 @@ mod plan;
 mod run;
 mod scaffold;
 mod settings;
+mod standalone_job;
 
 use std::process::ExitCode;
 
@@ -57,6 +59,8 @@ enum Verb {
     Cancel(jobs::JobOptions),
     /// Be the JobManager of a cluster
     Jobmanager(daemon::Options),
+    /// Be the JobManager of a cluster for one application, and run that beside it
+    StandaloneJob(standalone_job::Options),
     /// Be a TaskManager of a cluster
     Taskmanager(daemon::Options),
     /// Run an artifact on this machine, in several worker processes
@@ -87,6 +91,7 @@ fn main() -> ExitCode {
         Verb::Status(options) => jobs::job_status(&options),
         Verb::Cancel(options) => jobs::cancel(&options),
         Verb::Jobmanager(options) => daemon::jobmanager(&options),
+        Verb::StandaloneJob(options) => standalone_job::run(&options),
         Verb::Taskmanager(options) => daemon::taskmanager(&options),
         Verb::Local(options) => local::run(&options).map(|never| match never {}),
         Verb::New(options) => scaffold::run(&options),

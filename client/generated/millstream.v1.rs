@@ -1194,7 +1194,7 @@ pub mod from_task_manager {
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ToTaskManager {
-    #[prost(oneof = "to_task_manager::Body", tags = "1, 2, 3, 4, 5")]
+    #[prost(oneof = "to_task_manager::Body", tags = "1, 2, 3, 4, 5, 6")]
     pub body: ::core::option::Option<to_task_manager::Body>,
 }
 /// Nested message and enum types in `ToTaskManager`.
@@ -1213,6 +1213,9 @@ pub mod to_task_manager {
         Command(super::WorkerLine),
         #[prost(message, tag = "5")]
         Release(super::SlotRelease),
+        /// The last of all: the cluster ends, and this process with it.
+        #[prost(message, tag = "6")]
+        Dismissed(super::Dismissed),
     }
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -1238,6 +1241,8 @@ pub struct Registered {
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Heartbeat {}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Dismissed {}
 /// Start a worker of a job, which gets so many slots. Repeating it does no harm.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct SlotRequest {

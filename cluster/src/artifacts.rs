@@ -14,7 +14,7 @@ use millstream_model::{
 use sha2::{Digest, Sha256};
 use tokio::{
     fs::{self, File},
-    io::AsyncWriteExt,
+    io::{AsyncReadExt, AsyncWriteExt},
 };
 
 /// The largest that is taken.
@@ -35,6 +35,8 @@ pub(crate) enum ArtifactError {
     BadHash(String),
     #[error("the artifact was to have the SHA-256 {expected} and has {actual}: it was damaged on its way")]
     Damaged { expected: String, actual: String },
+    #[error("cannot read the artifact {file}: {source}", file = .file.display())]
+    Unreadable { file: PathBuf, source: io::Error },
     #[error("the artifact is larger than {} GiB", LARGEST >> 30)]
     TooLarge,
     #[error("cannot store an artifact in {directory}: {source}", directory = .directory.display())]
@@ -96,6 +98,24 @@ impl Artifacts {
     /// Begins to store an artifact whose hash is not known before it has come.
     pub(crate) async fn begin_unnamed(&self) -> Result<Incoming<'_>, ArtifactError> {
         self.incoming(None)
+    }
+
+    /// Stores a file of this machine. Where it is then.
+    pub(crate) async fn import(&self, file: &Path) -> Result<(PathBuf, String), ArtifactError> {
+        let unreadable = |source| ArtifactError::Unreadable { file: file.to_owned(), source };
+        let mut source = File::open(file).await.map_err(unreadable)?;
+        let mut incoming = self.begin_unnamed().await?;
+        let mut piece = vec![0; 1 << 20];
+        loop {
+            match source.read(&mut piece).await.map_err(unreadable)? {
+                0 => break,
+                length => incoming.write(&piece[..length]).await?,
+            }
+        }
+        let sealed = incoming.seal().await?;
+        let sha256 = sealed.sha256.clone();
+        sealed.keep().await?;
+        Ok((self.directory.join(&sha256), sha256))
     }
 
     /// Removes an artifact, if it is there.

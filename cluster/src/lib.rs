@@ -19,6 +19,7 @@
 //! | artifacts by their hash | `artifacts` |
 //! | what can be read from an artifact without running it | [`executable`] |
 //! | programs that describe jobs, and their calls | [`program`] |
+//! | artifacts that were put in place before a cluster starts | [`usrlib`] |
 //! | where a port may be opened | `address` |
 
 mod address;
@@ -27,6 +28,7 @@ pub mod executable;
 pub mod jobmanager;
 pub mod program;
 pub mod taskmanager;
+pub mod usrlib;
 
 /// The largest message between processes of a cluster, in bytes: job graphs, and reports with what sinks have collected.
 const LARGEST_MESSAGE: usize = 64 << 20;

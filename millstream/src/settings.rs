@@ -9,11 +9,12 @@ use crate::{client_line::CLIENT_VARIABLE, role::ROLE_VARIABLE};
 /// Names the directory that holds `config.yaml`; without it, `conf` in the working directory is looked at.
 const CONF_DIR_VARIABLE: &str = "MILLSTREAM_CONF_DIR";
 /// Variables that are not configuration keys, though they start like those.
-const OWN_VARIABLES: [&str; 9] = [
+const OWN_VARIABLES: [&str; 10] = [
     ROLE_VARIABLE,
     CLIENT_VARIABLE,
     CONF_DIR_VARIABLE,
     "MILLSTREAM_CACHE_DIR",
+    "MILLSTREAM_USRLIB_DIR",
     // Of the scripts in `bin/`.
     "MILLSTREAM_HOME",
     "MILLSTREAM_BIN",

@@ -23,6 +23,44 @@ impl StandaloneCluster {
     /// # Panics
     /// If it cannot be started.
     pub fn start(task_managers: usize, slots: u32, settings: &[&str]) -> StandaloneCluster {
+        let cluster = StandaloneCluster::prepare(task_managers, slots, settings);
+        cluster.run_script("start-cluster.sh", &[]);
+        cluster
+    }
+
+    /// Starts the JobManager of an application, whose artifact is put in place, and TaskManagers.
+    ///
+    /// # Panics
+    /// If it cannot be started.
+    pub fn application(
+        task_managers: usize,
+        slots: u32,
+        settings: &[&str],
+        artifact: &str,
+        arguments: &[&str],
+    ) -> StandaloneCluster {
+        let cluster = StandaloneCluster::prepare(task_managers, slots, settings);
+        let place = cluster.usrlib().join("application");
+        fs::create_dir(cluster.usrlib()).expect("there is room for a folder");
+        fs::copy(artifact, place).expect("there is room for the artifact");
+        cluster.restart_application(arguments);
+        (0..task_managers).for_each(|_| cluster.run_script("taskmanager.sh", &["start"]));
+        cluster
+    }
+
+    /// Starts the JobManager of an application.
+    ///
+    /// # Panics
+    /// If it cannot be started.
+    pub fn restart_application(&self, arguments: &[&str]) {
+        self.run_script("standalone-job.sh", &[&["start"], arguments].concat());
+    }
+
+    fn usrlib(&self) -> PathBuf {
+        self.root.path().join("usrlib")
+    }
+
+    fn prepare(task_managers: usize, slots: u32, settings: &[&str]) -> StandaloneCluster {
         let root = tempfile::tempdir().expect("there is room for a folder");
         let [rest_port, rpc_port] = free_ports();
         let conf = root.path().join("conf");
@@ -36,9 +74,7 @@ impl StandaloneCluster {
         );
         fs::write(conf.join("config.yaml"), text).expect("there is room for a file");
         fs::write(conf.join("workers"), "localhost\n".repeat(task_managers)).expect("there is room for a file");
-        let cluster = StandaloneCluster { root, program: built("millstream"), rest_port };
-        cluster.run_script("start-cluster.sh", &[]);
-        cluster
+        StandaloneCluster { root, program: built("millstream"), rest_port }
     }
 
     /// `host:port` for clients.
@@ -62,6 +98,7 @@ impl StandaloneCluster {
             .env("MILLSTREAM_CONF_DIR", self.conf_dir())
             .env("MILLSTREAM_LOG_DIR", self.root.path().join("log"))
             .env("MILLSTREAM_PID_DIR", self.root.path().join("pid"))
+            .env("MILLSTREAM_USRLIB_DIR", self.usrlib())
             .env("MILLSTREAM_BIN", &self.program);
         command
     }
@@ -134,6 +171,7 @@ impl Drop for StandaloneCluster {
             eprintln!("--- JobManager\n{}\n--- TaskManagers\n{}", self.log("jobmanager"), self.log("taskmanager"));
         }
         let _ = self.script("stop-cluster.sh").output();
+        let _ = self.script("standalone-job.sh").arg("stop-all").output();
     }
 }
 

@@ -286,6 +286,17 @@ impl Cluster {
         described.collect()
     }
 
+    /// Whether jobs outlive this process.
+    pub(super) fn jobs_are_kept(&self) -> bool {
+        self.accepted.are_kept()
+    }
+
+    /// Ends all TaskManagers, those that are there: the cluster ends.
+    pub(super) fn dismiss_task_managers(&self) {
+        let state = self.lock();
+        state.task_managers.keys().for_each(|id| state.send(*id, Body::Dismissed(v1::Dismissed {})));
+    }
+
     /// A TaskManager has shown that it lives.
     pub(super) fn on_heartbeat(&self, id: TaskManagerId) {
         if let Some(connected) = self.lock().task_managers.get_mut(&id) {

@@ -15,10 +15,13 @@
 //! | the port of clients | `client_port` |
 //! | what clients may ask by gRPC | `submission` |
 //! | and by REST, as Flink's | `rest` |
-//! | programs that run beside the JobManager | `programs` |
+//! | programs that run beside the JobManager | `programs`, and their `calls` |
+//! | a program that the cluster is for | `application` |
 //! | the calls of TaskManagers | `connections` |
 
 mod accepted;
+mod application;
+mod calls;
 mod client_port;
 mod cluster;
 mod connections;
@@ -46,12 +49,15 @@ use tonic::{
 
 use self::{
     accepted::{AcceptedJobs, artifacts_directory},
+    application::ApplicationRunner,
     cluster::Cluster,
     connections::Connections,
     rest::Rest,
     submission::Submission,
 };
 use crate::{LARGEST_MESSAGE, address::listen, artifacts::Artifacts};
+
+pub use self::application::{Application, ApplicationStatus};
 
 /// Where a JobManager can be reached.
 #[derive(Clone, Copy, Debug)]
@@ -71,6 +77,29 @@ pub async fn run(
     ready: impl FnOnce(Addresses),
     stop: impl Future<Output = ()>,
 ) -> Result<(), Failure> {
+    serve(configuration, None, ready, stop).await.map(drop)
+}
+
+/// Runs a JobManager for an application, until that has ended or `stop` is there. Calls `ready` when it can be reached.
+/// How the application ended; `None` if it was stopped.
+///
+/// # Errors
+/// If it cannot start, or the application has failed.
+pub async fn run_application(
+    configuration: Configuration,
+    application: Application,
+    ready: impl FnOnce(Addresses),
+    stop: impl Future<Output = ()>,
+) -> Result<Option<ApplicationStatus>, Failure> {
+    serve(configuration, Some(application), ready, stop).await
+}
+
+async fn serve(
+    configuration: Configuration,
+    application: Option<Application>,
+    ready: impl FnOnce(Addresses),
+    stop: impl Future<Output = ()>,
+) -> Result<Option<ApplicationStatus>, Failure> {
     let rest = configuration.get(&REST_ADDRESS)?;
     let clients = listen(&rest, configuration.get(&REST_PORT)?, "rest.address, rest.port", &configuration).await?;
     let bind = match configuration.get(&JOBMANAGER_BIND_HOST)? {
@@ -101,7 +130,8 @@ pub async fn run(
         heartbeat_interval: configuration.get(&HEARTBEAT_INTERVAL)?,
         heartbeat_timeout: configuration.get(&HEARTBEAT_TIMEOUT)?,
     };
-    let submission = Submission { cluster: cluster.clone(), artifacts: artifacts.clone() };
+    let is_application = application.is_some();
+    let submission = Submission { cluster: cluster.clone(), artifacts: artifacts.clone(), is_application };
     let submission = v1::job_submission_server::JobSubmissionServer::new(submission)
         .max_decoding_message_size(LARGEST_MESSAGE)
         .max_encoding_message_size(usize::MAX);
@@ -116,18 +146,31 @@ pub async fn run(
         .build_v1()
         .map_err(|cause| Failure::fatal(format!("the protocol's description is damaged: {cause}")))?;
     let grpc = Routes::new(submission).add_service(health_service).add_service(reflection).into_axum_router();
-    let rest = Rest::new(&configuration, cluster.clone(), artifacts.clone(), addresses.clients)?;
+    let mut rest = Rest::new(&configuration, cluster.clone(), artifacts.clone(), addresses.clients)?;
+    if is_application {
+        rest.take_no_programs();
+    }
     let for_clients = client_port::serve(clients, rest::router(rest, grpc), client_port::HEAD_PATIENCE);
     let for_task_managers = Server::builder().add_service(connections).serve_with_incoming(incoming(task_managers));
     tracing::info!(clients = %addresses.clients, task_managers = %addresses.task_managers, "the JobManager is ready");
     ready(addresses);
+    let runner = ApplicationRunner { cluster: cluster.clone(), artifacts: artifacts.clone() };
+    let application_ends = async {
+        match application {
+            Some(application) => runner.run(application).await.map(Some),
+            None => std::future::pending().await,
+        }
+    };
     let served = tokio::select! {
         never = for_clients => match never {},
         served = for_task_managers => served,
+        ended = application_ends => return ended,
         () = stop => Ok(()),
     };
     cluster.log_end();
-    served.map_err(|cause| Failure::new(format!("a port of the JobManager cannot be served any more: {cause}")))
+    served
+        .map(|()| None)
+        .map_err(|cause| Failure::new(format!("a port of the JobManager cannot be served any more: {cause}")))
 }
 
 /// Small answers leave at once.

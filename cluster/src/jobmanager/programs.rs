@@ -29,7 +29,7 @@ use tokio::{
     time::sleep,
 };
 
-use super::{cluster::Cluster, job::Job, submission::accept};
+use super::{calls, cluster::Cluster, submission::accept};
 use crate::{
     artifacts::Artifacts,
     program::{LastWords, NoJob, ProgramCalls, ProgramLine, process::ProgramProcess},
@@ -178,12 +178,6 @@ struct DetachedCalls {
     refused: Mutex<Option<Failure>>,
 }
 
-impl DetachedCalls {
-    fn of_job<R>(&self, id: JobId, ask: impl FnOnce(&Job) -> R) -> Result<R, Failure> {
-        self.cluster.with_job(id, ask).ok_or_else(|| Failure::fatal(format!("there is no job {id} on this cluster")))
-    }
-}
-
 impl ProgramCalls for DetachedCalls {
     async fn submit(&self, graph: JobGraph) -> Result<(), Failure> {
         let submitted = locked(&self.submitted).take();
@@ -208,18 +202,15 @@ impl ProgramCalls for DetachedCalls {
     }
 
     async fn status(&self, job: JobId) -> Result<JobStatus, Failure> {
-        self.of_job(job, |job| job.handle.status())
+        calls::status(&self.cluster, job)
     }
 
     async fn progress(&self, job: JobId) -> Result<JobProgress, Failure> {
-        let job = self.of_job(job, Job::describe)?;
-        Ok(JobProgress { records_read: job.records_read, checkpoints: job.completed_checkpoints })
+        calls::progress(&self.cluster, job)
     }
 
     async fn cancel(&self, job: JobId) -> Result<(), Failure> {
-        let handle = self.of_job(job, |job| job.handle.clone())?;
-        let cancelled = tokio::task::spawn_blocking(move || handle.cancel()).await;
-        cancelled.map_err(|cause| Failure::new(cause.to_string()))
+        calls::cancel(&self.cluster, job).await
     }
 
     async fn wait(&self, _job: JobId) -> Result<FinishedJob, Failure> {

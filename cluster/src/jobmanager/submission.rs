@@ -22,6 +22,8 @@ const WATCH_INTERVAL_MIN: Duration = Duration::from_millis(50);
 pub(super) struct Submission {
     pub(super) cluster: Cluster,
     pub(super) artifacts: Arc<Artifacts>,
+    /// Whether the cluster is for one application, whose jobs come another way.
+    pub(super) is_application: bool,
 }
 
 #[tonic::async_trait]
@@ -56,6 +58,11 @@ impl JobSubmission for Submission {
         &self,
         request: Request<v1::SubmitJobRequest>,
     ) -> Result<Response<v1::SubmitJobResponse>, Status> {
+        if self.is_application {
+            return Err(Status::failed_precondition(
+                "this cluster is for one application, and takes no other jobs: start another cluster for them",
+            ));
+        }
         let graph: JobGraph = serde_json::from_slice(&request.into_inner().job_graph)
             .map_err(|cause| Status::invalid_argument(format!("the job graph cannot be read: {cause}")))?;
         let job_id = accept(&self.cluster, &self.artifacts, graph).await?.to_string();
@@ -203,6 +210,6 @@ fn refused(error: ArtifactError) -> Status {
     match error {
         ArtifactError::BadHash(_) | ArtifactError::Damaged { .. } => Status::invalid_argument(error.to_string()),
         ArtifactError::TooLarge => Status::out_of_range(error.to_string()),
-        ArtifactError::Io { .. } => Status::resource_exhausted(error.to_string()),
+        ArtifactError::Io { .. } | ArtifactError::Unreadable { .. } => Status::resource_exhausted(error.to_string()),
     }
 }

@@ -77,7 +77,7 @@ pub async fn run(
     // Checked now, and not when the first job comes.
     bind_address(&task_manager.configuration)?;
     tokio::select! {
-        refused = task_manager.serve_forever(&mut ready) => Err(refused),
+        ended = task_manager.serve_forever(&mut ready) => ended,
         () = stop => Ok(()),
     }
 }
@@ -98,18 +98,24 @@ enum Parted {
     Unreachable(String),
     /// It was there, and is gone.
     Lost(String),
+    /// It has ended, and everything with it.
+    Dismissed,
     /// It does not want this TaskManager.
     Refused(Failure),
 }
 
 impl TaskManager {
-    /// Serves one JobManager after the other; returns why one will have none of it.
-    async fn serve_forever(mut self, ready: &mut impl FnMut(&str)) -> Failure {
+    /// Serves one JobManager after the other, until one ends its cluster, or will have none of this TaskManager.
+    async fn serve_forever(mut self, ready: &mut impl FnMut(&str)) -> Result<(), Failure> {
         let mut pause = FIRST_PAUSE;
         let mut said = String::new();
         loop {
             match self.serve(ready).await {
-                Parted::Refused(failure) => return failure,
+                Parted::Refused(failure) => return Err(failure),
+                Parted::Dismissed => {
+                    tracing::info!(jobmanager = self.address, "the cluster has ended");
+                    return Ok(());
+                }
                 Parted::Lost(why) => {
                     tracing::warn!(jobmanager = self.address, why, "the JobManager is gone, and all workers with it");
                     pause = FIRST_PAUSE;
@@ -204,6 +210,9 @@ impl Session<'_> {
         loop {
             tokio::select! {
                 message = messages.message() => match message {
+                    Ok(Some(v1::ToTaskManager { body: Some(to_task_manager::Body::Dismissed(_)) })) => {
+                        return Parted::Dismissed;
+                    }
                     Ok(Some(v1::ToTaskManager { body })) => {
                         silent_until.as_mut().reset(Instant::now() + self.silence_max);
                         if let Some(Err(malformed)) = body.map(|body| self.on_message(body)) {
@@ -232,7 +241,9 @@ impl Session<'_> {
     fn on_message(&mut self, body: to_task_manager::Body) -> Result<(), String> {
         let id = |text: &str| text.parse::<AllocationId>().map_err(|cause| format!("it sends nonsense: {cause}"));
         match body {
-            to_task_manager::Body::Registered(_) | to_task_manager::Body::Heartbeat(_) => {}
+            to_task_manager::Body::Registered(_)
+            | to_task_manager::Body::Heartbeat(_)
+            | to_task_manager::Body::Dismissed(_) => {}
             to_task_manager::Body::Request(request) => {
                 let id = id(&request.allocation_id)?;
                 if let Err(why) = self.on_request(id, request) {

@@ -108,6 +108,13 @@ impl Rest {
     }
 }
 
+impl Rest {
+    /// The cluster is for one application: no other program is run on it.
+    pub(super) fn take_no_programs(&mut self) {
+        self.submit_enabled = false;
+    }
+}
+
 /// Everything that is served at the port of clients.
 pub(super) fn router(rest: Rest, grpc: Router) -> Router {
     let mut routes = Router::new()

@@ -41,7 +41,7 @@ impl From<ArtifactError> for RestError {
             ArtifactError::Io { source, .. } if source.kind() == ErrorKind::StorageFull => {
                 StatusCode::INSUFFICIENT_STORAGE
             }
-            ArtifactError::Io { .. } => StatusCode::INTERNAL_SERVER_ERROR,
+            ArtifactError::Io { .. } | ArtifactError::Unreadable { .. } => StatusCode::INTERNAL_SERVER_ERROR,
         };
         RestError::new(status, error.to_string())
     }
