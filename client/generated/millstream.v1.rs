@@ -1231,6 +1231,11 @@ pub struct Registration {
     /// Of the engine that it is built with.
     #[prost(string, tag = "4")]
     pub version: ::prost::alloc::string::String,
+    /// Processors that it may use, and the memory of its machine; 0 where they are not known.
+    #[prost(uint32, tag = "5")]
+    pub cpu_cores: u32,
+    #[prost(uint64, tag = "6")]
+    pub physical_memory_bytes: u64,
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Registered {

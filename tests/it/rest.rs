@@ -154,6 +154,9 @@ fn a_job_is_uploaded_run_looked_at_and_cancelled_by_rest() {
     has_shape(&task_managers, "029-GET-taskmanagers");
     for one in task_managers["taskmanagers"].as_array().unwrap() {
         assert_eq!((&one["freeSlots"], &one["assignedTasks"]), (&json!(1), &json!(vertices.len())), "{one}");
+        let processors = std::thread::available_parallelism().unwrap().get();
+        assert_eq!(one["hardware"]["cpuCores"], processors, "{one}");
+        assert!(one["hardware"]["physicalMemory"].as_u64().unwrap() > 1 << 20, "{one}");
         let alone = http.get(&format!("/taskmanagers/{}", one["id"].as_str().unwrap())).json();
         has_shape(&alone, "095-GET-taskmanagers_taskmanagerid");
         assert_eq!(

@@ -57,6 +57,8 @@ struct State {
 /// A TaskManager that is there.
 struct Connected {
     address: String,
+    cpu_cores: u32,
+    physical_memory_bytes: u64,
     outbox: Outbox,
     /// When it was last heard of: milliseconds since 1970.
     heard_millis: i64,
@@ -67,6 +69,9 @@ pub(super) struct Occupied {
     pub(super) id: TaskManagerId,
     pub(super) address: String,
     pub(super) heard_millis: i64,
+    /// 0 if it is not known; so is the memory.
+    pub(super) cpu_cores: u32,
+    pub(super) physical_memory_bytes: u64,
     pub(super) slots: u32,
     pub(super) free_slots: u32,
     pub(super) holders: Vec<Holder>,
@@ -278,6 +283,8 @@ impl Cluster {
                 id,
                 address: connected.address.clone(),
                 heard_millis: connected.heard_millis,
+                cpu_cores: connected.cpu_cores,
+                physical_memory_bytes: connected.physical_memory_bytes,
                 slots: count.total,
                 free_slots: count.free,
                 holders: of(id),
@@ -321,13 +328,16 @@ impl Cluster {
     }
 
     /// A TaskManager is there.
-    pub(super) fn on_registered(&self, id: TaskManagerId, address: String, slots: u32, outbox: Outbox) -> bool {
+    pub(super) fn on_registered(&self, id: TaskManagerId, registration: v1::Registration, outbox: Outbox) -> bool {
+        let v1::Registration { address, slots, cpu_cores, physical_memory_bytes, .. } = registration;
         let mut state = self.lock();
         if state.task_managers.contains_key(&id) {
             return false;
         }
         tracing::info!(task_manager = %id, address, slots, "a TaskManager has registered");
-        state.task_managers.insert(id, Connected { address, outbox, heard_millis: wall_millis() });
+        state
+            .task_managers
+            .insert(id, Connected { address, cpu_cores, physical_memory_bytes, outbox, heard_millis: wall_millis() });
         state.slots.on_registered(id, slots);
         state.match_slots();
         true

@@ -60,7 +60,7 @@ impl TaskManagers for Connections {
         };
         // Before anything that registering leads to.
         let _ = outbox.send(Ok(ToTaskManager { body: Some(to_task_manager::Body::Registered(registered)) }));
-        if !self.cluster.on_registered(id, registration.address, registration.slots, outbox.clone()) {
+        if !self.cluster.on_registered(id, registration, outbox.clone()) {
             return Err(Status::already_exists(format!("there is a TaskManager {id} already")));
         }
         let attached = Attached { cluster: self.cluster.clone(), id, silence_max: self.heartbeat_timeout };

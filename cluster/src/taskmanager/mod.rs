@@ -18,7 +18,7 @@
 mod download;
 mod workers;
 
-use std::{pin::pin, process, sync::Arc, time::Duration};
+use std::{pin::pin, process, sync::Arc, thread, time::Duration};
 
 use millstream::{artifact::ENGINE_VERSION, worker_network::bind_address, worker_process::WorkerSetup};
 use millstream_client::{
@@ -145,6 +145,8 @@ impl TaskManager {
             address: format!("{}:{}", host_name(), process::id()),
             slots: self.slots,
             version: ENGINE_VERSION.to_owned(),
+            cpu_cores: thread::available_parallelism().map_or(0, |count| count.get() as u32),
+            physical_memory_bytes: physical_memory_bytes(),
         };
         let _ = outbox.send(FromTaskManager { body: Some(from_task_manager::Body::Registration(registration)) });
         let mut calls = TaskManagersClient::new(channel.clone())
@@ -301,6 +303,13 @@ impl Session<'_> {
         let freed = v1::SlotsFreed { allocation_id: id.to_string(), why };
         self.say(from_task_manager::Body::Freed(freed));
     }
+}
+
+/// 0 if it is not known.
+fn physical_memory_bytes() -> u64 {
+    let text = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let kib = text.lines().find_map(|line| line.strip_prefix("MemTotal:")?.trim().strip_suffix(" kB")?.parse().ok());
+    kib.map_or(0, |kib: u64| kib << 10)
 }
 
 fn host_name() -> String {

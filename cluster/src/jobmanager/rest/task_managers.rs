@@ -63,6 +63,11 @@ fn unknown_resource() -> Value {
     })
 }
 
+/// -1 in place of nothing.
+fn known(number: u64) -> i64 {
+    if number == 0 { -1 } else { number as i64 }
+}
+
 fn brief(of: &Occupied, slots: &[Slot]) -> Value {
     json!({
         "id": of.id.to_string(),
@@ -77,7 +82,11 @@ fn brief(of: &Occupied, slots: &[Slot]) -> Value {
         "assignedTasks": slots.iter().map(|slot| slot.tasks).sum::<usize>(),
         "totalResource": unknown_resource(),
         "freeResource": unknown_resource(),
-        "hardware": { "cpuCores": -1, "physicalMemory": -1, "freeMemory": -1, "managedMemory": -1 },
+        "hardware": {
+            "cpuCores": known(of.cpu_cores.into()), "physicalMemory": known(of.physical_memory_bytes),
+            // Of a JVM's heap.
+            "freeMemory": -1, "managedMemory": -1,
+        },
         "memoryConfiguration": {
             "frameworkHeap": -1, "taskHeap": -1, "frameworkOffHeap": -1, "taskOffHeap": -1, "networkMemory": -1,
             "managedMemory": -1, "jvmMetaspace": -1, "jvmOverhead": -1, "totalFlinkMemory": -1,
