@@ -1,7 +1,9 @@
 //! What can be read from an executable file without running it.
 
 use std::{
-    env, fs, io,
+    env,
+    fs::File,
+    io,
     path::{Path, PathBuf},
 };
 
@@ -9,7 +11,10 @@ use millstream::artifact::{NOTE_OWNER, NOTE_TYPE};
 use object::{
     Endianness,
     elf::{self, FileHeader64},
-    read::elf::{ElfFile64, FileHeader, ProgramHeader},
+    read::{
+        ReadCache, ReadRef,
+        elf::{ElfFile64, FileHeader, ProgramHeader},
+    },
 };
 use serde::{Deserialize, Serialize};
 
@@ -63,6 +68,9 @@ pub enum NoArtifact {
     MissingFeatures { path: PathBuf, features: Vec<String> },
 }
 
+/// How much of a file says what kind of file it is, in bytes.
+const BEGINNING: u64 = 64;
+
 /// What a file that is no executable seems to be.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Kind {
@@ -97,26 +105,31 @@ fn kind_of(path: &Path, bytes: &[u8]) -> Kind {
 }
 
 impl Executable {
-    /// Reads a file and makes sure that it can be run here. Reads all of it into memory.
+    /// Looks into a file and makes sure that it can be run here. Reads no more of it than that takes.
     ///
     /// # Errors
     /// If it is not an artifact for this machine.
     pub fn read(path: &Path) -> Result<Executable, NoArtifact> {
-        let path = path.to_owned();
-        if path.is_dir() {
-            return Err(NoArtifact::Folder { path });
-        }
-        match fs::read(&path) {
-            Ok(bytes) => Executable::of(path, &bytes),
-            Err(source) => Err(NoArtifact::Unreadable { path, source }),
-        }
+        Executable::read_as(path, path.to_owned())
     }
 
-    /// Makes sure that the content of a file can be run here; `path` is what errors call it.
+    /// The same; `name` is what errors call the file.
     ///
     /// # Errors
     /// If it is not an artifact for this machine.
-    pub fn of(path: PathBuf, bytes: &[u8]) -> Result<Executable, NoArtifact> {
+    pub fn read_as(path: &Path, name: PathBuf) -> Result<Executable, NoArtifact> {
+        if path.is_dir() {
+            return Err(NoArtifact::Folder { path: name });
+        }
+        match File::open(path) {
+            Ok(file) => Executable::parse(name, &ReadCache::new(file)),
+            Err(source) => Err(NoArtifact::Unreadable { path: name, source }),
+        }
+    }
+
+    fn parse<'data>(path: PathBuf, data: impl ReadRef<'data>) -> Result<Executable, NoArtifact> {
+        let beginning = data.len().unwrap_or_default().min(BEGINNING);
+        let bytes = data.read_bytes_at(0, beginning).unwrap_or_default();
         if !bytes.starts_with(&elf::ELFMAG) {
             return Err(NoArtifact::NoExecutable { kind: kind_of(&path, bytes), path });
         }
@@ -124,7 +137,7 @@ impl Executable {
             return Err(NoArtifact::OtherMachine { path, built_for: "32 bits".to_owned(), here: env::consts::ARCH });
         }
         let damaged = |cause| NoArtifact::Damaged { path: path.clone(), cause };
-        let header = FileHeader64::<Endianness>::parse(bytes).map_err(damaged)?;
+        let header = FileHeader64::<Endianness>::parse(data).map_err(damaged)?;
         let endian = header.endian().map_err(damaged)?;
         if !matches!(header.e_type(endian), elf::ET_EXEC | elf::ET_DYN) {
             return Err(NoArtifact::NoExecutable { path, kind: Kind::ObjectFile });
@@ -133,8 +146,8 @@ impl Executable {
         if built_for != env::consts::ARCH {
             return Err(NoArtifact::OtherMachine { path, built_for, here: env::consts::ARCH });
         }
-        let file = ElfFile64::<Endianness>::parse(bytes).map_err(damaged)?;
-        let Some(description) = find_note(&file, bytes).map_err(damaged)? else {
+        let file = ElfFile64::<Endianness, _>::parse(data).map_err(damaged)?;
+        let Some(description) = find_note(&file, data).map_err(damaged)? else {
             return Err(NoArtifact::NoNote { path });
         };
         let note: Note = match serde_json::from_slice(description) {
@@ -150,7 +163,7 @@ impl Executable {
             note,
             entry: header.e_entry(endian),
             position_independent: header.e_type(endian) == elf::ET_DYN,
-            glibc_min: glibc_min(&file, bytes).map_err(damaged)?,
+            glibc_min: glibc_min(&file, data).map_err(damaged)?,
         })
     }
 }
@@ -170,13 +183,13 @@ fn machine(number: u16) -> String {
 }
 
 /// The engine's note, from what is loaded: also there when the section headers are stripped.
-fn find_note<'data>(
-    file: &ElfFile64<'data, Endianness>,
-    bytes: &'data [u8],
+fn find_note<'data, R: ReadRef<'data>>(
+    file: &ElfFile64<'data, Endianness, R>,
+    data: R,
 ) -> Result<Option<&'data [u8]>, object::read::Error> {
     let endian = file.endian();
     for segment in file.elf_program_headers() {
-        let Some(mut notes) = segment.notes(endian, bytes)? else { continue };
+        let Some(mut notes) = segment.notes(endian, data)? else { continue };
         while let Some(note) = notes.next()? {
             if note.name() == NOTE_OWNER.as_bytes() && note.n_type(endian) == NOTE_TYPE {
                 return Ok(Some(note.desc()));
@@ -187,11 +200,14 @@ fn find_note<'data>(
 }
 
 /// The highest version of glibc's symbols that the executable refers to.
-fn glibc_min(file: &ElfFile64<'_, Endianness>, bytes: &[u8]) -> Result<Option<String>, object::read::Error> {
+fn glibc_min<'data, R: ReadRef<'data>>(
+    file: &ElfFile64<'data, Endianness, R>,
+    data: R,
+) -> Result<Option<String>, object::read::Error> {
     let endian = file.endian();
     let sections = file.elf_section_table();
-    let Some((mut needed, link)) = sections.gnu_verneed(endian, bytes)? else { return Ok(None) };
-    let strings = sections.strings(endian, bytes, link)?;
+    let Some((mut needed, link)) = sections.gnu_verneed(endian, data)? else { return Ok(None) };
+    let strings = sections.strings(endian, data, link)?;
     let mut newest = None;
     while let Some((_, mut versions)) = needed.next()? {
         while let Some(version) = versions.next()? {
@@ -209,6 +225,8 @@ fn glibc_version(symbol_version: &[u8]) -> Option<Vec<u32>> {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     fn own_bytes() -> Vec<u8> {
@@ -216,7 +234,7 @@ mod tests {
     }
 
     fn parse(bytes: &[u8]) -> Result<Executable, NoArtifact> {
-        Executable::of("job".into(), bytes)
+        Executable::parse("job".into(), bytes)
     }
 
     #[test]
@@ -225,6 +243,7 @@ mod tests {
         let read = parse(&own_bytes()).expect("this test has the engine's note");
         let written: Note = serde_json::from_str(millstream::artifact::own_note()).expect("the note is JSON");
         assert_eq!(read.note, written);
+        assert_eq!(Executable::read("/proc/self/exe".as_ref()).expect("it is the same"), read);
         assert_eq!(read.note.target, millstream::artifact::target());
     }
 
@@ -254,7 +273,7 @@ mod tests {
 
     #[test]
     fn files_that_are_no_executables_are_told_apart() {
-        let kind = |name: &str, bytes: &[u8]| match Executable::of(name.into(), bytes) {
+        let kind = |name: &str, bytes: &[u8]| match Executable::parse(name.into(), bytes) {
             Err(NoArtifact::NoExecutable { kind, .. }) => kind,
             other => panic!("{name}: {other:?}"),
         };

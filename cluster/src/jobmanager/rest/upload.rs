@@ -186,11 +186,8 @@ fn exactly_one(count: usize) -> RestError {
 async fn store(rest: &Rest, name: String, incoming: Incoming<'_>) -> Answer {
     let sealed = incoming.seal().await?;
     let (path, shown) = (sealed.path().to_owned(), PathBuf::from(&name));
-    // It reads the whole file.
-    let looked_at = tokio::task::spawn_blocking(move || {
-        let bytes = std::fs::read(path).map_err(|cause| cause.to_string())?;
-        Executable::of(shown, &bytes).map_err(|error| error.to_string())
-    });
+    let looked_at =
+        tokio::task::spawn_blocking(move || Executable::read_as(&path, shown).map_err(|error| error.to_string()));
     let looked_at =
         looked_at.await.map_err(|cause| RestError::bad_request(format!("'{name}' cannot be read: {cause}")))?;
     let note = looked_at.map_err(RestError::bad_request)?.note;
