@@ -1,14 +1,15 @@
 //! How a worker takes part in the network between workers.
 
-use std::{fmt, io, net::SocketAddr, time::Duration};
+use std::{fmt, io::Error, net::SocketAddr, time::Duration};
 
 use millstream_model::{
-    config::{self, Configuration, ShuffleTransport},
+    config::{self, Configuration, NetworkIo, ShuffleTransport},
     fault::Failure,
     id::JobId,
 };
 use millstream_shuffle::{
     exchange::{ExchangeConfig, Listen},
+    io::SocketIo,
     link::Local,
     transport::{
         BindError, Listener, Options, auto::AutoListener, identity::Identity, quic::QuicListener, tcp::TcpListener,
@@ -31,6 +32,20 @@ pub struct NetworkSetup {
     pub connect_timeout: Duration,
     /// A peer that has been silent for so long is given up.
     pub idle_timeout: Duration,
+    /// What its sockets are read and written with.
+    pub io: SocketIo,
+}
+
+/// What sockets are to be read and written with.
+///
+/// # Errors
+/// If the configuration has a bad value.
+pub fn configured_io(configuration: &Configuration) -> Result<SocketIo, Failure> {
+    Ok(match configuration.get(&config::NETWORK_IO)? {
+        NetworkIo::Auto => SocketIo::Auto,
+        NetworkIo::Uring => SocketIo::Uring,
+        NetworkIo::Syscall => SocketIo::Syscall,
+    })
 }
 
 /// What carries the records.
@@ -86,13 +101,13 @@ pub struct Network {
 
 impl From<NetworkSetup> for Network {
     fn from(setup: NetworkSetup) -> Network {
-        let NetworkSetup { identity, job, transport, bind, lanes, connect_timeout, idle_timeout } = setup;
+        let NetworkSetup { identity, job, transport, bind, lanes, connect_timeout, idle_timeout, io } = setup;
         let local = Local { job, worker: identity.worker, lanes };
         let listen: Listen = Box::new(move || {
             let options = Options { lanes, ..Options::default() }.with_idle_timeout(idle_timeout);
-            transport.listener(bind, identity, options).map_err(io::Error::other)
+            transport.listener(bind, identity, options).map_err(Error::other)
         });
-        let exchange = ExchangeConfig { local, connect_timeout };
+        let exchange = ExchangeConfig { local, connect_timeout, io };
         Network { exchange, listen, is_authenticated: transport != Carrier::PlainTcp }
     }
 }

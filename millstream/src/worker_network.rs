@@ -5,7 +5,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use millstream_dataplane::{Carrier, ClusterCa, IdentityError, NetworkSetup};
+use millstream_dataplane::{Carrier, ClusterCa, IdentityError, NetworkSetup, SocketIo, configured_io};
 use millstream_model::{
     config::{
         Configuration, SHUFFLE_BIND_HOST, SHUFFLE_CONNECT_TIMEOUT, SHUFFLE_IDLE_TIMEOUT, SHUFFLE_LANES, SHUFFLE_PORT,
@@ -26,6 +26,7 @@ pub struct JobNetwork {
     lanes: u8,
     connect_timeout: Duration,
     idle_timeout: Duration,
+    io: SocketIo,
 }
 
 impl JobNetwork {
@@ -46,6 +47,7 @@ impl JobNetwork {
             lanes: configuration.get(&SHUFFLE_LANES)? as u8,
             connect_timeout: configuration.get(&SHUFFLE_CONNECT_TIMEOUT)?,
             idle_timeout: configuration.get(&SHUFFLE_IDLE_TIMEOUT)?,
+            io: configured_io(configuration)?,
         })
     }
 
@@ -54,7 +56,7 @@ impl JobNetwork {
     /// # Errors
     /// If no keys can be made.
     pub fn setup(&self, worker: WorkerId) -> Result<NetworkSetup, Failure> {
-        let JobNetwork { authority, job, transport, bind, lanes, connect_timeout, idle_timeout } = self;
+        let JobNetwork { authority, job, transport, bind, lanes, connect_timeout, idle_timeout, io } = self;
         let identity = authority.issue(worker, wall_clock(), JobNetwork::VALIDITY).map_err(no_identity)?;
         Ok(NetworkSetup {
             identity,
@@ -64,6 +66,7 @@ impl JobNetwork {
             lanes: *lanes,
             connect_timeout: *connect_timeout,
             idle_timeout: *idle_timeout,
+            io: *io,
         })
     }
 }

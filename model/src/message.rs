@@ -162,4 +162,6 @@ pub struct ShuffleMetrics {
     pub backlog_bytes: u64,
     /// How long any channel had something to send and no credit for it.
     pub starved_nanos: u64,
+    /// Calls to its socket that a ring has carried, instead of a system call each: `shuffle.io.submissions`.
+    pub io_submissions: u64,
 }

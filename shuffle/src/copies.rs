@@ -13,7 +13,7 @@ pub enum Place {
     Join,
     /// Chunks too short for a TLS record of their own, together (`transport/tcp/records.rs`).
     Record,
-    /// A received train of datagrams that is too short to keep its large buffer (`transport/quic/socket.rs`).
+    /// A received train of datagrams that is too short to keep its large buffer (`io/trains.rs`).
     Train,
     /// What was not read at once, moved to the start of its buffer or aside (`transport/tcp/{run,pipe}.rs`).
     Aside,

@@ -23,6 +23,7 @@
 //! | frames, the same over every transport | [`wire`] |
 //! | all channels to one peer | [`link`] |
 //! | what carries the bytes | [`transport`] |
+//! | reading and writing many sockets with one system call | [`io`] |
 //! | the net loop and how a worker speaks to it | [`exchange`] |
 
 pub mod channel;
@@ -30,6 +31,7 @@ pub mod copies;
 pub mod credit;
 pub mod exchange;
 pub mod gate;
+pub mod io;
 pub mod link;
 #[cfg(all(test, loom))]
 mod models;

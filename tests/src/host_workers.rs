@@ -22,7 +22,7 @@ use millstream::{
 use millstream_controlplane::{
     JobHandle, JobMaster, JobMasterConfig, JobMetrics, JobOutcome, WorkerLink, store::MemoryStore,
 };
-use millstream_dataplane::{Carrier, ClusterCa, NetworkSetup};
+use millstream_dataplane::{Carrier, ClusterCa, NetworkSetup, SocketIo, configured_io};
 use millstream_providers::process::WorkerProcess;
 
 use crate::{
@@ -80,6 +80,7 @@ impl HostedJob {
             authority: ClusterCa::generate(graph.job_id.0, SystemTime::now(), DAY).expect("there is randomness"),
             job: graph.job_id,
             carrier: Carrier::configured(&graph.configuration).expect("the test configures one"),
+            io: configured_io(&graph.configuration).expect("it is one"),
             lanes: graph.configuration.get(&SHUFFLE_LANES).expect("it is a number") as u8,
             spread,
             reports: sender,
@@ -150,6 +151,7 @@ struct Starter {
     authority: ClusterCa,
     job: JobId,
     carrier: Carrier,
+    io: SocketIo,
     lanes: u8,
     spread: Spread,
     reports: Sender<FromWorker>,
@@ -171,6 +173,7 @@ impl Starter {
             lanes: self.lanes,
             connect_timeout,
             idle_timeout,
+            io: self.io,
         };
         let setup = WorkerSetup { worker, slots, network: Some(network) }.to_line();
         let (registered, registration) = unbounded();

@@ -52,6 +52,15 @@ words! {
         Auto = "auto",
     }
 
+    /// What the sockets between workers are read and written with.
+    NetworkIo {
+        /// `uring` where it is faster.
+        Auto = "auto",
+        /// io_uring if the kernel has it and allows it, else system calls.
+        Uring = "uring",
+        Syscall = "syscall",
+    }
+
     /// Whether results are updated as input arrives, or final ones are given at the end of a bounded input.
     RuntimeMode {
         Streaming = "STREAMING",

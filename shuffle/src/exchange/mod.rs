@@ -26,6 +26,7 @@ use millstream_model::{
 pub use self::drive::SlotDrive;
 use self::{drive::Drive, net_loop::NetLoop};
 use crate::{
+    io::SocketIo,
     link::{Local, PeerChannels},
     transport::Listener,
     wake::Waker,
@@ -41,6 +42,8 @@ pub struct ExchangeConfig {
     pub local: Local,
     /// How long a peer may take to be connected.
     pub connect_timeout: Duration,
+    /// What its sockets are read and written with.
+    pub io: SocketIo,
 }
 
 /// What the exchange tells its worker.

@@ -19,6 +19,7 @@ use mio::{Events, Interest, Poll, Registry, Token, unix::SourceFd};
 
 use super::{ExchangeConfig, ExchangeEvent, Listen, Mail, OnEvent};
 use crate::{
+    io::{Io, Served},
     link::{Link, LinkEvent, PeerChannels},
     transport::{Batch, Connection, Listener, Stream, Transport},
     wake::Waker,
@@ -33,6 +34,7 @@ const FIRST_CONNECTION: usize = 2;
 pub(super) struct NetLoop {
     config: ExchangeConfig,
     listener: Box<dyn Listener>,
+    io: Io,
     poll: Poll,
     events: Events,
     mails: Receiver<Mail>,
@@ -58,6 +60,10 @@ struct Peer {
 }
 
 impl Connected {
+    fn served(&mut self) -> Served<'_> {
+        Served { transport: self.transport.as_mut(), submissions: &mut self.submissions }
+    }
+
     /// Who the peer says it is, over a transport that does not prove it; `None` if it has not said so yet.
     fn introduction(&mut self) -> Result<Option<WorkerId>, Malformed> {
         let Connected { transport, unknown, .. } = self;
@@ -90,6 +96,8 @@ struct Connected {
     is_due: bool,
     /// What has arrived on the control stream before it was known who speaks.
     unknown: Vec<u8>,
+    /// Calls to its socket that a ring has made.
+    submissions: u64,
 }
 
 impl NetLoop {
@@ -107,6 +115,7 @@ impl NetLoop {
             poll.registry().register(&mut SourceFd(&socket), LISTENER, Interest::READABLE)?;
         }
         Ok(NetLoop {
+            io: Io::start(config.io),
             config,
             listener,
             poll,
@@ -191,7 +200,10 @@ impl NetLoop {
         let metrics = self.peers.iter().map(|(worker, peer)| {
             let (credit_granted, credit_spent) = peer.link.credit();
             let backlog_bytes = peer.link.backlog();
-            (*worker, ShuffleMetrics { credit_granted, credit_spent, backlog_bytes, ..peer.metrics.clone() })
+            let connected = peer.connection.and_then(|index| self.connections[index].as_ref());
+            let io_submissions = connected.map_or(0, |connected| connected.submissions);
+            let metrics = peer.metrics.clone();
+            (*worker, ShuffleMetrics { credit_granted, credit_spent, backlog_bytes, io_submissions, ..metrics })
         });
         metrics.collect()
     }
@@ -266,7 +278,7 @@ impl NetLoop {
         let token = Token(FIRST_CONNECTION + index);
         self.poll.registry().register(&mut SourceFd(&transport.socket()), token, interest)?;
         self.connections[index] =
-            Some(Connected { transport, peer, is_announced: false, is_due: true, unknown: Vec::new() });
+            Some(Connected { transport, peer, is_announced: false, is_due: true, unknown: Vec::new(), submissions: 0 });
         self.due.push(index);
         Ok(index)
     }
@@ -313,6 +325,8 @@ impl NetLoop {
     /// Takes in what has arrived; whether there was anything.
     fn receive(&mut self, now: Instant) -> bool {
         let mut has_received = false;
+        let due = self.connections.iter_mut().flatten().filter(|connected| connected.is_due);
+        self.io.ask(due.map(Connected::served));
         for at in 0..self.due.len() {
             let index = self.due[at];
             let Some(connected) = &mut self.connections[index] else { continue };
@@ -425,12 +439,15 @@ impl NetLoop {
     }
 
     fn transmit(&mut self, now: Instant) {
-        for index in self.due.drain(..) {
-            if let Some(connected) = &mut self.connections[index] {
+        self.due.clear();
+        let due = self.connections.iter_mut().flatten().filter(|connected| connected.is_due);
+        self.io.transmit(
+            now,
+            due.map(|connected| {
                 connected.is_due = false;
-                connected.transport.transmit(now);
-            }
-        }
+                connected.served()
+            }),
+        );
     }
 
     /// Forgets connections that have ended, and says so where deployments need them.

@@ -13,6 +13,7 @@ use super::*;
 use crate::{
     channel::{ChannelReceiver, ChannelSender, GrantSignal, channel},
     gate::{GateSignal, InputGate},
+    io::{Io, SocketIo},
     segment::SegmentPool,
     transport::{
         BindError, Options,
@@ -37,7 +38,45 @@ pub(crate) enum Over {
     Auto,
 }
 
-const ALL: [Over; 4] = [Over::Quic, Over::Tls, Over::Plain, Over::Auto];
+/// What the sockets are read and written with besides.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Way {
+    over: Over,
+    io: SocketIo,
+}
+
+impl From<Over> for Way {
+    fn from(over: Over) -> Way {
+        over.by_calls()
+    }
+}
+
+impl Over {
+    const fn by_ring(self) -> Way {
+        Way { over: self, io: SocketIo::Uring }
+    }
+
+    const fn by_calls(self) -> Way {
+        Way { over: self, io: SocketIo::Syscall }
+    }
+}
+
+impl Way {
+    fn has_ring(self) -> bool {
+        self.io != SocketIo::Syscall && Io::start(self.io).has_ring()
+    }
+}
+
+/// Where there is no ring, all are by system calls: see the tests of `io`, which say so.
+const ALL: [Way; 7] = [
+    Over::Quic.by_calls(),
+    Over::Tls.by_calls(),
+    Over::Plain.by_calls(),
+    Over::Auto.by_calls(),
+    Over::Quic.by_ring(),
+    Over::Tls.by_ring(),
+    Over::Plain.by_ring(),
+];
 
 fn listener(over: Over, identity: Identity) -> Result<Box<dyn Listener>, BindError> {
     let options = Options { lanes: 4, ..Options::default() };
@@ -55,10 +94,11 @@ pub(crate) struct Node {
     events: Arc<Mutex<Vec<ExchangeEvent>>>,
 }
 
-pub(crate) fn node(over: Over, ca: &ClusterCa, worker: u32, connect_timeout: Duration) -> Node {
+pub(crate) fn node(way: impl Into<Way>, ca: &ClusterCa, worker: u32, connect_timeout: Duration) -> Node {
+    let Way { over, io } = way.into();
     let identity = ca.issue(WorkerId(worker), SystemTime::now(), Duration::from_secs(3600)).unwrap();
     let local = Local { job: JobId(7), worker: WorkerId(worker), lanes: 4 };
-    let config = ExchangeConfig { local, connect_timeout };
+    let config = ExchangeConfig { local, connect_timeout, io };
     let listen: Listen = Box::new(move || listener(over, identity).map_err(io::Error::other));
     let events = Arc::new(Mutex::new(Vec::new()));
     let seen = events.clone();
@@ -205,6 +245,29 @@ fn records_cross_in_both_directions_and_the_connection_serves_the_next_deploymen
         exchange((&two, WorkerId(2)), (&one, WorkerId(1)), Generation(2), 70, 1_000);
         assert_eq!(*one.events.lock().unwrap(), []);
         assert_eq!(*two.events.lock().unwrap(), []);
+    }
+}
+
+#[test]
+fn a_ring_carries_the_traffic_and_is_seen_to() {
+    let submissions = |node: &Node| node.exchange.metrics()[0].1.io_submissions;
+    for over in [Over::Quic, Over::Tls, Over::Plain] {
+        for way in [over.by_calls(), over.by_ring()] {
+            let ca = ca();
+            let (one, two) = (node(way, &ca, 1, Duration::from_secs(20)), node(way, &ca, 2, Duration::from_secs(20)));
+            let mut seen = [0, 0];
+            for generation in [1, 2] {
+                exchange((&one, WorkerId(1)), (&two, WorkerId(2)), Generation(generation), 2, 5_000);
+                for (seen, node) in seen.iter_mut().zip([&one, &two]) {
+                    let now = submissions(node);
+                    // 320 kB each time, of which no call carries more than 64.
+                    let has_grown = now >= *seen + 5;
+                    assert!(if way.has_ring() { has_grown } else { now == 0 }, "{way:?}: {seen}, then {now}");
+                    *seen = now;
+                    node.exchange.detach(Generation(generation));
+                }
+            }
+        }
     }
 }
 

@@ -4,7 +4,7 @@
 //!  net loop ──► Transport::write(stream, batch) ──► transmit ──► socket ═══ socket ──► receive ──► read(stream, bytes)
 //! ```
 //! A transport never blocks and has no thread: the net loop drives it, on one thread at a time, tells it the time, and
-//! waits for its socket and its deadline. Each has one control stream, which goes first, and lanes, which share what is left. Bytes of one stream
+//! waits for its socket and its deadline. What it asks of its socket it may ask together with others: see [`io`](crate::io). Each has one control stream, which goes first, and lanes, which share what is left. Bytes of one stream
 //! arrive once and in order; streams overtake each other.
 //!
 //! | Look here for | module |
@@ -30,7 +30,10 @@ use bytes::{Bytes, BytesMut};
 use millstream_model::id::WorkerId;
 pub use options::Options;
 
-use crate::copies::{Place, copied};
+use crate::{
+    copies::{Place, copied},
+    io::{Answer, Load, Outcome, Questions},
+};
 
 /// Chunks shorter than this are copied together.
 const SHORT_CHUNK_BYTES: usize = 2 << 10;
@@ -134,6 +137,13 @@ pub trait Transport: Send {
     /// Takes in what the socket has, and fires timers that are due.
     fn receive(&mut self, now: Instant);
 
+    /// Asks what the socket has, together with other connections. Each answer is told to `answer`, and the `receive` that
+    /// follows takes them in instead of asking itself. A connection may ask nothing, and a question may get no answer.
+    fn ask<'a>(&'a mut self, questions: &mut Questions<'a>);
+
+    /// An answer to what was asked last; they come in order.
+    fn answer(&mut self, answer: Answer);
+
     /// Shows what has arrived of each stream, and forgets it. Shows nothing before the connection is open.
     fn read(&mut self, each: &mut dyn FnMut(Stream, &[u8]));
 
@@ -150,6 +160,12 @@ pub trait Transport: Send {
 
     /// Sends as much as can be sent now.
     fn transmit(&mut self, now: Instant);
+
+    /// Like `transmit`, but together with other connections: what is to be sent first is loaded, and comes back with `sent`.
+    fn load<'a>(&'a mut self, now: Instant, load: &mut Load<'a>);
+
+    /// What has become of each call that was loaded, in order. Follows each `load`, and sends what else there is.
+    fn sent(&mut self, now: Instant, outcomes: &mut dyn Iterator<Item = Outcome>);
 
     /// When the connection is to have its turn even if nothing has arrived: for a timer, for work that a turn has left, or
     /// because there is room again. What other connections receive may bring it forward, so it is asked each time before

@@ -26,7 +26,7 @@ macro_rules! over {
 
 pub(crate) use over;
 
-over! { [quic, tls, plain] {
+over! { [quic, tls, plain, quic_by_ring, tls_by_ring, plain_by_ring] {
     bytes_of_all_streams_arrive_complete_and_in_order_both_ways,
     one_lane_alone_carries_everything,
     each_of_eight_peers_has_a_socket_of_its_own,
@@ -42,6 +42,14 @@ over! { [quic, tls, plain] {
 /// No keep-alive comes to the help of a wake-up that was forgotten.
 fn patient() -> Options {
     Options { keep_alive: Duration::from_secs(100), idle_timeout: Duration::from_secs(300), ..Options::default() }
+}
+
+mod over_quic {
+    use super::diallers_that_do_not_answer_get_few_sockets;
+
+    over! { [quic, quic_by_ring] {
+        diallers_that_do_not_answer_get_few_sockets,
+    } }
 }
 
 fn streams(lanes: u8) -> impl Iterator<Item = Stream> {
@@ -102,9 +110,8 @@ fn each_of_eight_peers_has_a_socket_of_its_own(kind: Kind) {
 }
 
 /// Addresses can be forged, and each handshake has a socket.
-#[test]
-fn diallers_that_do_not_answer_get_few_sockets() {
-    let mut net = Net::of_workers(Kind::Quic, 2, &patient());
+fn diallers_that_do_not_answer_get_few_sockets(kind: Kind) {
+    let mut net = Net::of_workers(kind, 2, &patient());
     for _ in 0..100 {
         net.dial(0, 1);
     }
@@ -169,7 +176,7 @@ fn listeners_at_every_kind_of_address_can_be_dialled(kind: Kind) {
     for (listens, dialled) in
         [("[::1]:0", &["[::1]"][..]), ("0.0.0.0:0", &["127.0.0.1", "127.0.0.2"]), ("[::]:0", &["[::1]", "127.0.0.1"])]
     {
-        let (mut net, ca) = (Net::new(1), authority(1));
+        let (mut net, ca) = (Net::new(kind, 1), authority(1));
         net.add(kind.listen(identity(&ca, 0), patient()));
         net.add(kind.listen_at(listens.parse().expect("it is one"), identity(&ca, 1), patient()));
         let port = net.nodes[1].listener.address().port();
@@ -188,11 +195,11 @@ fn both_sides_know_what_the_connection_runs_over(kind: Kind) {
     let mut net = Net::pair(kind, &Options::default());
     let address = net.nodes[1].listener.address();
     // Discovery takes a few round trips.
-    net.until(|net| net.links().all(|link| kind != Kind::Quic || link.transport.path().mtu > 65_000));
+    net.until(|net| net.links().all(|link| !kind.is_quic() || link.transport.path().mtu > 65_000));
     let paths: Vec<_> = net.links().map(|link| link.transport.path()).collect();
     assert_eq!(paths[0].peer, address);
     for path in paths {
-        assert_eq!(path.transport, if kind == Kind::Quic { "quic" } else { "tcp" });
+        assert_eq!(path.transport, if kind.is_quic() { "quic" } else { "tcp" });
         assert!(path.socket_buffer > 0);
         assert_eq!(path.cipher.is_some(), kind.proves_identity(), "{path:?}");
         assert!(path.cipher.is_none_or(|cipher| cipher.starts_with("TLS13_")));
@@ -204,7 +211,7 @@ fn small_socket_buffers_are_never_overrun(kind: Kind) {
     let small = Options { socket_buffer: 212_992, ..patient() };
     // One side only has one, and the other must know.
     for (near, far) in [(&small, &small), (&patient(), &small)] {
-        let (mut net, ca) = (Net::new(1), authority(1));
+        let (mut net, ca) = (Net::new(kind, 1), authority(1));
         net.add(kind.listen(identity(&ca, 0), near.clone()));
         net.add(kind.listen(identity(&ca, 1), far.clone()));
         net.dial(0, 1);

@@ -10,11 +10,14 @@ use std::{
 use bytes::Bytes;
 use fastrand::Rng;
 use millstream_model::id::WorkerId;
-use millstream_shuffle::transport::{
-    Batch, Closed, Connection, Listener, Options, Stream, Transport,
-    identity::{ClusterCa, Identity},
-    quic::QuicListener,
-    tcp::TcpListener,
+use millstream_shuffle::{
+    io::{Io, Served, SocketIo},
+    transport::{
+        Batch, Closed, Connection, Listener, Options, Stream, Transport,
+        identity::{ClusterCa, Identity},
+        quic::QuicListener,
+        tcp::TcpListener,
+    },
 };
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 
@@ -22,34 +25,65 @@ pub const DAY: Duration = Duration::from_secs(86_400);
 
 /// What the bytes run over.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Kind {
+pub enum Over {
     Quic,
     Tls,
     Plain,
 }
 
+/// What the bytes run over, and what sockets are read and written with.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Kind {
+    over: Over,
+    io: SocketIo,
+}
+
 impl Kind {
+    const fn by_calls(over: Over) -> Self {
+        Kind { over, io: SocketIo::Syscall }
+    }
+
+    const fn by_ring(over: Over) -> Self {
+        Kind { over, io: SocketIo::Uring }
+    }
+
     pub fn quic() -> Self {
-        Kind::Quic
+        Kind::by_calls(Over::Quic)
     }
 
     pub fn tls() -> Self {
-        Kind::Tls
+        Kind::by_calls(Over::Tls)
     }
 
     pub fn plain() -> Self {
-        Kind::Plain
+        Kind::by_calls(Over::Plain)
+    }
+
+    pub fn quic_by_ring() -> Self {
+        Kind::by_ring(Over::Quic)
+    }
+
+    pub fn tls_by_ring() -> Self {
+        Kind::by_ring(Over::Tls)
+    }
+
+    pub fn plain_by_ring() -> Self {
+        Kind::by_ring(Over::Plain)
+    }
+
+    pub fn is_quic(self) -> bool {
+        self.over == Over::Quic
     }
 
     pub fn proves_identity(self) -> bool {
-        self != Kind::Plain
+        self.over != Over::Plain
     }
 
     /// What the kernel takes beyond the window, and nothing overtakes.
     pub fn kernel_bytes(self) -> u64 {
-        match self {
-            Kind::Quic => 0,
-            Kind::Tls | Kind::Plain => 12 << 20,
+        match self.over {
+            Over::Quic => 0,
+            Over::Tls | Over::Plain => 12 << 20,
         }
     }
 
@@ -58,10 +92,10 @@ impl Kind {
     }
 
     pub fn listen_at(self, address: SocketAddr, identity: Identity, options: Options) -> Box<dyn Listener> {
-        let listener: Result<Box<dyn Listener>, _> = match self {
-            Kind::Quic => QuicListener::bind(address, identity, options).map(|listener| Box::new(listener) as _),
-            Kind::Tls => TcpListener::bind(address, Some(identity), options).map(|listener| Box::new(listener) as _),
-            Kind::Plain => TcpListener::bind(address, None, options).map(|listener| Box::new(listener) as _),
+        let listener: Result<Box<dyn Listener>, _> = match self.over {
+            Over::Quic => QuicListener::bind(address, identity, options).map(|listener| Box::new(listener) as _),
+            Over::Tls => TcpListener::bind(address, Some(identity), options).map(|listener| Box::new(listener) as _),
+            Over::Plain => TcpListener::bind(address, None, options).map(|listener| Box::new(listener) as _),
         };
         listener.expect("loopback has a free port")
     }
@@ -108,12 +142,20 @@ pub struct Link {
     ready: bool,
     /// There is something new to send, which wakes the loop.
     asked: bool,
+    /// It has its turn.
+    turn: bool,
+    /// Calls to its socket that a ring has made.
+    pub submissions: u64,
 }
 
 impl Link {
     pub fn send(&mut self, stream: Stream, bytes: u64) {
         *self.to_send.entry(stream).or_default() += bytes;
         self.asked = true;
+    }
+
+    fn served(&mut self) -> Served<'_> {
+        Served { transport: self.transport.as_mut(), submissions: &mut self.submissions }
     }
 
     pub fn is_open(&self) -> bool {
@@ -174,6 +216,10 @@ impl Link {
     fn transmit(&mut self, now: Instant) {
         let room = self.transport.room(Stream::Lane(0));
         self.transport.transmit(now);
+        self.look_for_room(now, room);
+    }
+
+    fn look_for_room(&self, now: Instant, room: usize) {
         // Whoever waited for room is not woken by anything else.
         if room == 0 && self.transport.room(Stream::Lane(0)) > 1 << 18 {
             assert!(self.transport.deadline().is_some_and(|due| due <= now), "there is room again, and nobody knows");
@@ -211,11 +257,17 @@ pub struct Net {
     pattern: Pattern,
     rng: Rng,
     limit: Instant,
+    io: Io,
 }
 
 impl Net {
-    pub fn new(seed: u64) -> Self {
+    pub fn new(kind: Kind, seed: u64) -> Self {
+        let io = Io::start(kind.io);
+        if kind.io == SocketIo::Uring && !io.has_ring() {
+            println!("there is no io_uring here: what was to be tested with it is tested with system calls");
+        }
         Net {
+            io,
             epoll: Epoll::new(EpollCreateFlags::empty()).expect("there are descriptors"),
             nodes: Vec::new(),
             pattern: Pattern::new(),
@@ -226,7 +278,7 @@ impl Net {
 
     /// A node per worker, numbered from 0, of one cluster.
     pub fn of_workers(kind: Kind, workers: u32, options: &Options) -> Self {
-        let mut net = Net::new(u64::from(workers));
+        let mut net = Net::new(kind, u64::from(workers));
         let ca = authority(7);
         for worker in 0..workers {
             net.add(kind.listen(identity(&ca, worker), options.clone()));
@@ -312,17 +364,25 @@ impl Net {
                     self.add_link(node, transport);
                 }
             }
-            for link in &mut self.nodes[node].links {
+            let links = &mut self.nodes[node].links;
+            for link in &mut *links {
                 let due = link.transport.deadline().is_some_and(|deadline| deadline <= now);
-                let turn = std::mem::take(&mut link.ready) || due;
-                if turn {
+                link.turn = std::mem::take(&mut link.ready) || due;
+            }
+            self.io.ask(links.iter_mut().filter(|link| link.turn).map(Link::served));
+            let mut rooms = Vec::new();
+            for link in &mut *links {
+                if link.turn {
                     link.transport.receive(now);
                     link.read(&self.pattern);
                 }
                 link.asked = false;
-                if link.is_open() && link.write(&self.pattern, &mut self.rng) || turn {
-                    link.transmit(now);
-                }
+                link.turn |= link.is_open() && link.write(&self.pattern, &mut self.rng);
+                rooms.push(link.transport.room(Stream::Lane(0)));
+            }
+            self.io.transmit(now, links.iter_mut().filter(|link| link.turn).map(Link::served));
+            for (link, room) in links.iter().zip(rooms).filter(|(link, _)| link.turn) {
+                link.look_for_room(now, room);
             }
         }
     }
@@ -354,6 +414,8 @@ impl Net {
             log: Vec::new(),
             ready: true,
             asked: false,
+            turn: false,
+            submissions: 0,
         });
         let link = self.nodes[node].links.len();
         self.register(self.nodes[node].links[link - 1].transport.socket(), node, link);

@@ -127,10 +127,9 @@ pub fn a_stranger_that_writes_nonsense_is_turned_away(kind: Kind) {
     net.until(|net| net.link(1, 0).received_bytes() == 5_000_000);
 }
 
-#[test]
-fn a_rough_path_loses_nothing() {
+fn a_rough_path_loses_nothing(kind: Kind) {
     let seed = 0x5eed;
-    let mut net = Net::of_workers(Kind::Quic, 2, &Options::default());
+    let mut net = Net::of_workers(kind, 2, &Options::default());
     let proxy = Proxy::to(net.nodes[1].listener.address(), seed);
     proxy.weather(Weather::Rough);
     net.dial_at(0, WorkerId(1), proxy.address);
@@ -145,9 +144,8 @@ fn a_rough_path_loses_nothing() {
     assert!(path.lost_packets > 0, "the path was not rough: {path:?}");
 }
 
-#[test]
-fn a_dark_path_is_given_up() {
-    let mut net = Net::of_workers(Kind::Quic, 2, &impatient());
+fn a_dark_path_is_given_up(kind: Kind) {
+    let mut net = Net::of_workers(kind, 2, &impatient());
     let proxy = Proxy::to(net.nodes[1].listener.address(), 1);
     net.dial_at(0, WorkerId(1), proxy.address);
     net.until(|net| net.all_links(2, Link::is_open));
@@ -156,9 +154,8 @@ fn a_dark_path_is_given_up() {
     assert!(net.links().all(|link| link.closed() == Some(&Closed::TimedOut)));
 }
 
-#[test]
-fn a_short_darkness_is_survived() {
-    let mut net = Net::of_workers(Kind::Quic, 2, &impatient());
+fn a_short_darkness_is_survived(kind: Kind) {
+    let mut net = Net::of_workers(kind, 2, &impatient());
     let proxy = Proxy::to(net.nodes[1].listener.address(), 1);
     net.dial_at(0, WorkerId(1), proxy.address);
     net.until(|net| net.all_links(2, Link::is_open));
@@ -171,10 +168,9 @@ fn a_short_darkness_is_survived() {
 }
 
 /// More is under way than congestion control allows when it gets dark, so nothing of it makes room for anything else.
-#[test]
-fn light_is_seen_at_once_even_if_it_got_dark_while_much_was_under_way() {
+fn light_is_seen_at_once_even_if_it_got_dark_while_much_was_under_way(kind: Kind) {
     let options = Options { idle_timeout: Duration::from_secs(4), ..impatient() };
-    let mut net = Net::of_workers(Kind::Quic, 2, &options);
+    let mut net = Net::of_workers(kind, 2, &options);
     let proxy = Proxy::to(net.nodes[1].listener.address(), 0x0dd);
     proxy.weather(Weather::Rough);
     net.dial_at(0, WorkerId(1), proxy.address);
@@ -221,9 +217,8 @@ fn who_was_not_heard_answers_as_soon_as_it_can_be_although_it_has_much_to_send()
 }
 
 /// The other worker has restarted at the same address, or forgotten the connection, and its last words were lost.
-#[test]
-fn a_forgotten_connection_is_reset() {
-    let mut net = Net::of_workers(Kind::Quic, 2, &Options::default());
+fn a_forgotten_connection_is_reset(kind: Kind) {
+    let mut net = Net::of_workers(kind, 2, &Options::default());
     let proxy = Proxy::to(net.nodes[1].listener.address(), 1);
     net.dial_at(0, WorkerId(1), proxy.address);
     net.until(|net| net.all_links(2, Link::is_open));
@@ -237,9 +232,8 @@ fn a_forgotten_connection_is_reset() {
     assert!(text.contains("does not know this connection any more"), "{text}");
 }
 
-#[test]
-fn garbage_does_no_harm() {
-    let mut net = Net::pair(Kind::Quic, &Options::default());
+fn garbage_does_no_harm(kind: Kind) {
+    let mut net = Net::pair(kind, &Options::default());
     let mut rng = Rng::with_seed(3);
     let stranger = UdpSocket::bind("127.0.0.1:0").expect("loopback has a free port");
     let listeners: Vec<SocketAddr> = net.nodes.iter().map(|node| node.listener.address()).collect();
@@ -270,7 +264,7 @@ fn garbage_does_no_harm() {
     net.until(|net| net.all_links(4, Link::is_open));
 }
 
-crate::over! { [quic, tls, plain] {
+crate::over! { [quic, tls, plain, quic_by_ring, tls_by_ring, plain_by_ring] {
     a_peer_learns_why_the_connection_was_closed,
     a_dropped_connection_ends_for_the_peer,
     a_silent_peer_is_given_up,
@@ -283,7 +277,24 @@ crate::over! { [quic, tls, plain] {
 mod tcp {
     use super::a_stranger_that_writes_nonsense_is_turned_away;
 
-    crate::over! { [tls, plain] {
+    crate::over! { [tls, plain, tls_by_ring, plain_by_ring] {
         a_stranger_that_writes_nonsense_is_turned_away,
+    } }
+}
+
+mod over_quic {
+    use super::{
+        a_dark_path_is_given_up, a_forgotten_connection_is_reset, a_rough_path_loses_nothing,
+        a_short_darkness_is_survived, garbage_does_no_harm,
+        light_is_seen_at_once_even_if_it_got_dark_while_much_was_under_way,
+    };
+
+    crate::over! { [quic, quic_by_ring] {
+        a_rough_path_loses_nothing,
+        a_dark_path_is_given_up,
+        a_short_darkness_is_survived,
+        light_is_seen_at_once_even_if_it_got_dark_while_much_was_under_way,
+        a_forgotten_connection_is_reset,
+        garbage_does_no_harm,
     } }
 }

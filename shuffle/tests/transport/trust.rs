@@ -12,7 +12,7 @@ use crate::net::{DAY, Kind, Net, authority, identity};
 
 /// Dials worker 1 as worker 0 with these identities, and returns how it ends for the two.
 fn refused(kind: Kind, dials: Identity, answers: Identity) -> (Closed, Closed) {
-    let mut net = Net::new(1);
+    let mut net = Net::new(kind, 1);
     net.add(kind.listen(dials, Options::default()));
     net.add(kind.listen(answers, Options::default()));
     net.dial(0, 1);
@@ -89,7 +89,7 @@ pub fn an_expired_certificate_is_not_believed(kind: Kind) {
     assert_says(&other, &["of the peer: ", "expired"]);
 }
 
-crate::over! { [quic, tls] {
+crate::over! { [quic, tls, quic_by_ring, tls_by_ring] {
     an_authority_of_another_cluster_is_not_believed,
     a_dialler_of_another_authority_is_not_believed,
     a_name_of_another_cluster_is_not_believed,

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::{
-    super::{affinity::Affinity, key::Key, memory_size::MemorySize},
+    super::{affinity::Affinity, key::Key, memory_size::MemorySize, words::NetworkIo},
     Group,
 };
 
@@ -23,6 +23,11 @@ group! {
     /// Which CPUs the threads of slots run on. `auto` gives each a CPU of its own if the process owns its CPUs, `off`
     /// leaves it to the system, and a list such as `0-3,8` names them.
     AFFINITY: Affinity = Key::new("taskmanager.affinity", "auto").ours();
+
+    /// What the sockets between workers are read and written with: `uring` asks many of them with one system call of
+    /// io_uring, `syscall` asks each alone, and `auto` takes what is faster for as many as have something to do. Where the
+    /// kernel has no io_uring or forbids it, all are the same.
+    NETWORK_IO: NetworkIo = Key::new("taskmanager.network.io", "auto").ours();
 
     /// The memory of a TaskManager with all its workers. Without a value it is not limited as a whole.
     PROCESS_MEMORY: Option<MemorySize> = Key::optional("taskmanager.memory.process.size").at_least("64 mb");

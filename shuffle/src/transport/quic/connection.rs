@@ -1,6 +1,8 @@
 //! One peer: its QUIC connection and the socket that is connected to it.
 
 use std::{
+    collections::VecDeque,
+    io::{self, ErrorKind},
     os::fd::{AsRawFd, RawFd},
     sync::{Arc, Mutex},
     time::{Duration, Instant},
@@ -19,11 +21,16 @@ use super::{
     socket::{Io, Socket, Train},
     streams::{Incoming, Outgoing, StreamError},
 };
-use crate::transport::{Batch, Closed, Connection, Options, Path, Stream, Transport, hello::Hello, tls};
+use crate::{
+    io::{Answer, Load, Outcome, Questions},
+    transport::{Batch, Closed, Connection, Options, Path, Stream, Transport, hello::Hello, tls},
+};
 
 /// System calls that one `receive` or `transmit` makes at most, so that other peers have their turn: 1 MiB.
 const RECEIVES_PER_TURN: usize = 4;
 const TRAINS_PER_TURN: usize = 16;
+/// What is loaded to be sent together with what others have: much is sent as well alone, while it is in the cache.
+const LOADED_BYTES: usize = 32 << 10;
 /// However little the peer claims to hold.
 const WINDOW_BYTES_MIN: usize = 64 << 10;
 /// What control may always have queued, even if lanes have used up the window.
@@ -56,9 +63,10 @@ pub struct QuicConnection {
     /// The most bytes that may be kept, by what both sockets hold.
     window: usize,
     own_window: usize,
-    /// A train that found the socket full, and the memory it is in.
-    unsent: Option<Train>,
-    unsent_memory: Vec<u8>,
+    /// Trains that found the socket full, and the memory they are in.
+    unsent: VecDeque<(Train, Vec<u8>)>,
+    /// Trains that are being sent together with those of other connections.
+    loaded: VecDeque<(Train, Vec<u8>)>,
     /// A budget has ended before the work did.
     more_to_receive: bool,
     more_to_send: bool,
@@ -109,8 +117,8 @@ impl QuicConnection {
             incoming: Incoming::default(),
             window,
             own_window: window,
-            unsent: None,
-            unsent_memory: Vec::new(),
+            unsent: VecDeque::new(),
+            loaded: VecDeque::new(),
             more_to_receive: false,
             more_to_send: false,
             drained: false,
@@ -257,16 +265,12 @@ impl QuicConnection {
     }
 
     /// Sends a train, or keeps it until the socket has room again. Returns whether it has gone.
-    fn send(&mut self, train: Train) -> bool {
-        let outcome = {
-            let mut shared = lock(&self.shared);
-            let outcome = self.socket.send(&train, &shared.transmit_memory);
-            if outcome == Io::WouldBlock {
-                std::mem::swap(&mut shared.transmit_memory, &mut self.unsent_memory);
-                self.unsent = Some(train);
-            }
-            outcome
-        };
+    fn send(&mut self, train: Train, memory: Vec<u8>) -> bool {
+        let outcome = self.socket.send(&train, &memory);
+        match outcome {
+            Io::WouldBlock => self.unsent.push_back((train, memory)),
+            _ => lock(&self.shared).give_spare(memory),
+        }
         if outcome == Io::Refused {
             self.refused();
         }
@@ -275,12 +279,102 @@ impl QuicConnection {
 
     /// Sends what found the socket full. Returns whether nothing is left of it.
     fn send_unsent(&mut self) -> bool {
-        let Some(train) = self.unsent else { return true };
-        let outcome = self.socket.send(&train, &self.unsent_memory);
-        if outcome != Io::WouldBlock {
-            self.unsent = None;
+        while let Some((train, memory)) = self.unsent.front() {
+            if self.socket.send(train, memory) == Io::WouldBlock {
+                return false;
+            }
+            self.unsent.pop_front();
         }
-        outcome != Io::WouldBlock
+        true
+    }
+
+    /// Whether anything may be sent that is not sent yet; it is handed over to QUIC.
+    fn begin_transmit(&mut self, now: Instant) -> bool {
+        self.now = now;
+        if self.drained || !self.send_unsent() {
+            return false;
+        }
+        if !self.is_closed() && self.verified.is_some() {
+            let kept_bytes_max = self.kept_bytes_max();
+            if let Err(error) = self.outgoing.flush(&mut self.machine, kept_bytes_max) {
+                self.fail(&error);
+            }
+        }
+        self.more_to_send = true;
+        true
+    }
+
+    /// What is to be sent next, if there is anything.
+    fn next_train(&mut self) -> Option<(Train, Vec<u8>)> {
+        let datagrams = self.socket.datagrams_per_train(self.machine.current_mtu());
+        let mut memory = lock(&self.shared).take_spare();
+        let (machine, now) = (&mut self.machine, self.now);
+        let train = if std::mem::take(&mut self.is_trying) {
+            self.gate.open_during(|| machine.poll_transmit(now, 1, &mut memory))
+        } else {
+            machine.poll_transmit(now, datagrams, &mut memory)
+        };
+        match train {
+            Some(train) => {
+                self.told_at = now;
+                Some((train.into(), memory))
+            }
+            None => {
+                lock(&self.shared).give_spare(memory);
+                self.more_to_send = false;
+                None
+            }
+        }
+    }
+
+    /// Sends trains as long as there are any and the socket takes them.
+    fn send_trains(&mut self, count: usize) {
+        for _ in 0..count {
+            let Some((train, memory)) = self.next_train() else { break };
+            if !self.send(train, memory) {
+                self.more_to_send = false;
+                break;
+            }
+        }
+    }
+
+    /// Takes in what was answered when the socket was asked together with others; nothing if it was not.
+    fn take_answers(&mut self, arrived: &mut bool) -> Option<Io> {
+        let answers = self.socket.take_arrived();
+        let outcome = answers.outcome()?;
+        let handle = self.live_handle();
+        let mut shared = lock(&self.shared);
+        let machine = &mut self.machine;
+        for (meta, train) in answers.trains {
+            shared.take(&self.socket, self.now, handle, (&meta, train), &mut |event| {
+                *arrived = true;
+                machine.handle_event(event);
+            });
+        }
+        drop(shared);
+        if answers.is_refused {
+            self.refused();
+        }
+        Some(outcome)
+    }
+
+    /// Takes in what the socket says, one system call after the other.
+    fn receive_alone(&mut self, arrived: &mut bool) {
+        for _ in 0..RECEIVES_PER_TURN {
+            let handle = self.live_handle();
+            let machine = &mut self.machine;
+            let outcome = lock(&self.shared).receive(&self.socket, self.now, handle, &mut |event| {
+                *arrived = true;
+                machine.handle_event(event);
+            });
+            self.more_to_receive = outcome == Io::More;
+            if outcome == Io::Refused {
+                self.refused();
+            }
+            if outcome == Io::WouldBlock {
+                break;
+            }
+        }
     }
 }
 
@@ -292,27 +386,13 @@ impl Transport for QuicConnection {
     fn receive(&mut self, now: Instant) {
         self.now = now;
         let mut arrived = false;
-        for _ in 0..RECEIVES_PER_TURN {
-            let outcome = {
-                let mut shared = lock(&self.shared);
-                let handle = self.live_handle();
-                while let Some(event) = handle.and_then(|handle| shared.take_mail(handle)) {
-                    arrived = true;
-                    self.machine.handle_event(event);
-                }
-                let machine = &mut self.machine;
-                shared.receive(&self.socket, now, handle, &mut |event| {
-                    arrived = true;
-                    machine.handle_event(event);
-                })
-            };
-            self.more_to_receive = outcome == Io::More;
-            if outcome == Io::Refused {
-                self.refused();
-            }
-            if outcome == Io::WouldBlock {
-                break;
-            }
+        while let Some(event) = self.live_handle().and_then(|handle| lock(&self.shared).take_mail(handle)) {
+            arrived = true;
+            self.machine.handle_event(event);
+        }
+        match self.take_answers(&mut arrived) {
+            Some(Io::WouldBlock) => self.more_to_receive = false,
+            _ => self.receive_alone(&mut arrived),
         }
         if arrived {
             self.refused = None;
@@ -331,6 +411,14 @@ impl Transport for QuicConnection {
             self.machine.handle_timeout(now);
         }
         self.pump();
+    }
+
+    fn ask<'a>(&'a mut self, questions: &mut Questions<'a>) {
+        self.socket.ask(questions);
+    }
+
+    fn answer(&mut self, answer: Answer) {
+        self.socket.learn(answer);
     }
 
     fn read(&mut self, each: &mut dyn FnMut(Stream, &[u8])) {
@@ -358,39 +446,55 @@ impl Transport for QuicConnection {
     }
 
     fn transmit(&mut self, now: Instant) {
-        self.now = now;
-        if self.drained || !self.send_unsent() {
+        if !self.begin_transmit(now) {
             return;
         }
-        if !self.is_closed() && self.verified.is_some() {
-            let kept_bytes_max = self.kept_bytes_max();
-            if let Err(error) = self.outgoing.flush(&mut self.machine, kept_bytes_max) {
-                self.fail(&error);
-            }
+        self.send_trains(TRAINS_PER_TURN);
+        self.pump();
+    }
+
+    fn load<'a>(&'a mut self, now: Instant, load: &mut Load<'a>) {
+        if !self.begin_transmit(now) {
+            return;
         }
-        self.more_to_send = true;
-        for _ in 0..TRAINS_PER_TURN {
-            let datagrams = self.socket.datagrams_per_train(self.machine.current_mtu());
-            let train = {
-                let memory = &mut lock(&self.shared).transmit_memory;
-                memory.clear();
-                if std::mem::take(&mut self.is_trying) {
-                    self.gate.open_during(|| self.machine.poll_transmit(now, 1, memory))
-                } else {
-                    self.machine.poll_transmit(now, datagrams, memory)
-                }
-            };
-            let Some(train) = train else {
-                self.more_to_send = false;
-                break;
-            };
-            self.told_at = now;
-            if !self.send(train.into()) {
-                self.more_to_send = false;
-                break;
-            }
+        let mut bytes = 0;
+        while bytes < LOADED_BYTES && self.loaded.len() < TRAINS_PER_TURN && load.has_room(self.loaded.len()) {
+            let Some((train, memory)) = self.next_train() else { break };
+            bytes += train.bytes;
+            self.loaded.push_back((train, memory));
         }
         self.pump();
+        for (train, memory) in &self.loaded {
+            load.push(self.socket.send_call(train, memory));
+        }
+    }
+
+    fn sent(&mut self, now: Instant, outcomes: &mut dyn Iterator<Item = Outcome>) {
+        self.now = now;
+        let count = self.loaded.len();
+        while let Some((train, memory)) = self.loaded.pop_front() {
+            match outcomes.next().flatten() {
+                Some(Ok(_)) => lock(&self.shared).give_spare(memory),
+                Some(Err(error)) if error.kind() == ErrorKind::WouldBlock => {
+                    self.unsent.push_back((train, memory));
+                    self.more_to_send = false;
+                }
+                outcome => {
+                    // The answer to an earlier datagram; this one was not sent.
+                    if outcome.is_some_and(|outcome| is_refusal(&outcome)) {
+                        self.refused();
+                    }
+                    // What cannot be sent together may be sent alone: there it is known what to do about each error.
+                    if !self.send(train, memory) {
+                        self.more_to_send = false;
+                    }
+                }
+            }
+        }
+        if count > 0 && self.more_to_send {
+            self.send_trains(TRAINS_PER_TURN - count);
+            self.pump();
+        }
     }
 
     fn deadline(&self) -> Option<Instant> {
@@ -426,6 +530,10 @@ impl Transport for QuicConnection {
             },
         }
     }
+}
+
+fn is_refusal(outcome: &io::Result<usize>) -> bool {
+    outcome.as_ref().is_err_and(|error| error.kind() == ErrorKind::ConnectionRefused)
 }
 
 impl Drop for QuicConnection {

@@ -9,18 +9,23 @@ use std::{
     time::Instant,
 };
 
+use bytes::BytesMut;
 use millstream_model::id::WorkerId;
 use quinn_proto::{ConnectionEvent, ConnectionHandle, DatagramEvent, Endpoint, EndpointEvent, Incoming};
+use quinn_udp::RecvMeta;
 use tracing::{debug, warn};
 
 use super::{
     config::Config,
     connection::{Peer, QuicConnection},
-    socket::{Io, ReceiveMemory, Socket, Train},
+    socket::{Io, Socket, Train},
 };
-use crate::transport::{
-    BindError, Listener, Options, Transport,
-    identity::{self, Identity},
+use crate::{
+    io::Trains,
+    transport::{
+        BindError, Listener, Options, Transport,
+        identity::{self, Identity},
+    },
 };
 
 /// System calls that one `accept` makes at most, should somebody flood the socket.
@@ -28,6 +33,8 @@ const RECEIVES_PER_ACCEPT: usize = 256;
 /// With so many handshakes under way, a new peer must first prove that its address is its own: each handshake has a
 /// socket, and addresses can be forged.
 const HANDSHAKES_MAX: usize = 64;
+/// Memory for trains that is kept for the next ones.
+const SPARE_MAX: usize = 64;
 
 /// What the connections of a listener have in common.
 pub struct Shared {
@@ -36,8 +43,10 @@ pub struct Shared {
     mail: HashMap<ConnectionHandle, VecDeque<ConnectionEvent>>,
     arrivals: VecDeque<Incoming>,
     pub handshakes: usize,
-    receive_memory: ReceiveMemory,
+    receive_memory: Trains,
     pub transmit_memory: Vec<u8>,
+    /// For trains that are sent together with those of other connections.
+    spare: Vec<Vec<u8>>,
 }
 
 impl Shared {
@@ -49,27 +58,53 @@ impl Shared {
         own: Option<ConnectionHandle>,
         each: &mut dyn FnMut(ConnectionEvent),
     ) -> Io {
-        socket.receive(&mut self.receive_memory, &mut |meta, mut train| {
-            let ecn = meta.ecn.and_then(|ecn| quinn_proto::EcnCodepoint::from_bits(ecn as u8));
-            while !train.is_empty() {
-                let datagram = train.split_to(meta.stride.clamp(1, train.len()));
-                self.transmit_memory.clear();
-                let answer = &mut self.transmit_memory;
-                match self.endpoint.handle(now, meta.addr, meta.dst_ip, ecn, datagram, answer) {
-                    Some(DatagramEvent::ConnectionEvent(handle, event)) if Some(handle) == own => each(event),
-                    Some(DatagramEvent::ConnectionEvent(handle, event)) => {
-                        if let Some(mail) = self.mail.get_mut(&handle) {
-                            mail.push_back(event);
-                        }
+        let mut memory = std::mem::take(&mut self.receive_memory);
+        let outcome = socket.receive(&mut memory, &mut |meta, train| self.take(socket, now, own, (meta, train), each));
+        self.receive_memory = memory;
+        outcome
+    }
+
+    /// Takes in a train that a socket has brought.
+    pub fn take(
+        &mut self,
+        socket: &Socket,
+        now: Instant,
+        own: Option<ConnectionHandle>,
+        (meta, mut train): (&RecvMeta, BytesMut),
+        each: &mut dyn FnMut(ConnectionEvent),
+    ) {
+        let ecn = meta.ecn.and_then(|ecn| quinn_proto::EcnCodepoint::from_bits(ecn as u8));
+        while !train.is_empty() {
+            let datagram = train.split_to(meta.stride.clamp(1, train.len()));
+            self.transmit_memory.clear();
+            let answer = &mut self.transmit_memory;
+            match self.endpoint.handle(now, meta.addr, meta.dst_ip, ecn, datagram, answer) {
+                Some(DatagramEvent::ConnectionEvent(handle, event)) if Some(handle) == own => each(event),
+                Some(DatagramEvent::ConnectionEvent(handle, event)) => {
+                    if let Some(mail) = self.mail.get_mut(&handle) {
+                        mail.push_back(event);
                     }
-                    Some(DatagramEvent::NewConnection(incoming)) => self.arrivals.push_back(incoming),
-                    Some(DatagramEvent::Response(answer)) => {
-                        socket.send(&answer.into(), &self.transmit_memory);
-                    }
-                    None => {}
                 }
+                Some(DatagramEvent::NewConnection(incoming)) => self.arrivals.push_back(incoming),
+                Some(DatagramEvent::Response(answer)) => {
+                    socket.send(&answer.into(), &self.transmit_memory);
+                }
+                None => {}
             }
-        })
+        }
+    }
+
+    /// Empty memory for a train.
+    pub fn take_spare(&mut self) -> Vec<u8> {
+        self.spare.pop().unwrap_or_default()
+    }
+
+    /// Takes memory back.
+    pub fn give_spare(&mut self, mut memory: Vec<u8>) {
+        if self.spare.len() < SPARE_MAX {
+            memory.clear();
+            self.spare.push(memory);
+        }
     }
 
     pub fn has_mail(&self, handle: ConnectionHandle) -> bool {
@@ -131,8 +166,9 @@ impl QuicListener {
             mail: HashMap::new(),
             arrivals: VecDeque::new(),
             handshakes: 0,
-            receive_memory: ReceiveMemory::new(),
+            receive_memory: Trains::default(),
             transmit_memory: Vec::new(),
+            spare: Vec::new(),
         };
         let (shared, identity) = (Arc::new(Mutex::new(shared)), Arc::new(identity));
         Ok(QuicListener { shared, socket, address, config, identity, options })

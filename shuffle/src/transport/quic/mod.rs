@@ -16,13 +16,14 @@
 //! | one peer | [`connection`] |
 //! | why it has ended | [`ending`] |
 //! | which bytes belong to which stream | [`streams`] |
-//! | sockets and their buffers | [`socket`] |
+//! | sockets and their buffers | [`socket`], [`control`] |
 //! | trying a path that is silent | [`congestion`] |
 //! | the numbers | [`config`] |
 
 mod config;
 mod congestion;
 mod connection;
+mod control;
 mod ending;
 mod endpoint;
 mod socket;

@@ -1,7 +1,7 @@
 //! One UDP socket: made with large buffers, read and written in trains of datagrams.
 
 use std::{
-    array, io,
+    io,
     io::{ErrorKind, IoSliceMut},
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket},
     os::fd::{AsRawFd, RawFd},
@@ -13,54 +13,24 @@ use quinn_proto::EcnCodepoint;
 use quinn_udp::{RecvMeta, Transmit, UdpSocketState};
 use socket2::{Domain, Protocol, Socket as RawSocket, Type};
 
-use super::config::DATAGRAM_BYTES_MAX;
-use crate::copies::{Place, copied};
+use super::{config::DATAGRAM_BYTES_MAX, control};
+use crate::io::{Answer, Call, Questions, Trains};
 
 /// Trains that one system call takes in.
 const TRAINS_PER_RECEIVE: usize = 4;
-const TRAIN_BYTES_MAX: usize = 1 << 16;
+/// What it is asked for together with other sockets: the second answer is most often that it is empty. Much is received as
+/// well alone, into memory that is in the cache.
+const TRAINS_PER_ASK: usize = 2;
 /// The longest train that kernels of any age send.
 const DATAGRAMS_PER_TRAIN: usize = 64;
-
-/// Trains shorter than this are copied, so that no small frame holds on to a large buffer.
-const COPIED_BYTES_MAX: usize = 8 << 10;
-
-/// The memory that trains are received into; one serves many sockets.
-pub struct ReceiveMemory([BytesMut; TRAINS_PER_RECEIVE]);
-
-impl ReceiveMemory {
-    pub fn new() -> Self {
-        ReceiveMemory(array::from_fn(|_| BytesMut::zeroed(TRAIN_BYTES_MAX)))
-    }
-
-    /// Takes out a train: as it lies there, if it is long.
-    fn take(&mut self, index: usize, bytes: usize) -> BytesMut {
-        let memory = &mut self.0[index];
-        if bytes >= COPIED_BYTES_MAX {
-            return memory.split_to(bytes);
-        }
-        copied(Place::Train, bytes);
-        BytesMut::from(&memory[..bytes])
-    }
-
-    /// Makes good what was taken out: in the same place once nobody refers to it any more, which is most often so, since
-    /// what arrives is read at once.
-    fn restore(&mut self) {
-        for memory in &mut self.0 {
-            if memory.len() < TRAIN_BYTES_MAX {
-                memory.clear();
-                if !memory.try_reclaim(TRAIN_BYTES_MAX) {
-                    *memory = BytesMut::with_capacity(TRAIN_BYTES_MAX);
-                }
-                memory.resize(TRAIN_BYTES_MAX, 0);
-            }
-        }
-    }
-}
 
 pub struct Socket {
     socket: UdpSocket,
     state: UdpSocketState,
+    /// Whom it is connected to.
+    peer: Option<SocketAddr>,
+    /// What was asked together with other sockets.
+    arrived: Arrived,
     /// The smaller of the two buffers that the kernel has granted, as it counts.
     buffer: usize,
     /// Pretends to be full, which loopback never is.
@@ -77,6 +47,22 @@ pub enum Io {
     WouldBlock,
     /// The peer's machine says that nobody listens there. Nothing was received or sent.
     Refused,
+}
+
+/// The answers of a socket.
+#[derive(Default)]
+pub struct Arrived {
+    pub trains: Vec<(RecvMeta, BytesMut)>,
+    pub is_refused: bool,
+    is_empty: bool,
+    answers: usize,
+}
+
+impl Arrived {
+    /// Whether there may be more to do; `None` if nothing was asked.
+    pub fn outcome(&self) -> Option<Io> {
+        (self.answers > 0).then_some(if self.is_empty { Io::WouldBlock } else { Io::More })
+    }
 }
 
 /// Datagrams to one receiver, all of the same length but the last.
@@ -106,7 +92,7 @@ impl Socket {
         socket.bind(&address.into())?;
         // Only now: sockets that share from the start may be given the same free port as another worker's.
         socket.set_reuse_port(true)?;
-        Socket::with_buffer(socket, buffer)
+        Socket::with_buffer(socket, None, buffer)
     }
 
     /// For one peer that has written to the listener: shares the listener's address.
@@ -115,7 +101,7 @@ impl Socket {
         socket.set_reuse_port(true)?;
         socket.bind(&local.into())?;
         socket.connect(&peer.into())?;
-        Socket::with_buffer(socket, buffer)
+        Socket::with_buffer(socket, Some(peer), buffer)
     }
 
     /// For one peer that is about to be dialled.
@@ -127,10 +113,10 @@ impl Socket {
         };
         socket.bind(&SocketAddr::new(unspecified, 0).into())?;
         socket.connect(&peer.into())?;
-        Socket::with_buffer(socket, buffer)
+        Socket::with_buffer(socket, Some(peer), buffer)
     }
 
-    fn with_buffer(socket: RawSocket, bytes: usize) -> io::Result<Self> {
+    fn with_buffer(socket: RawSocket, peer: Option<SocketAddr>, bytes: usize) -> io::Result<Self> {
         let socket = UdpSocket::from(socket);
         let state = UdpSocketState::new((&socket).into())?;
         let half = bytes / 2; // the kernel doubles what it is told
@@ -145,6 +131,8 @@ impl Socket {
         Ok(Socket {
             socket,
             state,
+            peer,
+            arrived: Arrived::default(),
             buffer,
             #[cfg(test)]
             jammed: false,
@@ -173,21 +161,51 @@ impl Socket {
     }
 
     /// Takes in what one system call brings.
-    pub fn receive(&self, memory: &mut ReceiveMemory, each: &mut dyn FnMut(&RecvMeta, BytesMut)) -> Io {
-        memory.restore();
-        let mut trains = memory.0.each_mut().map(|train| IoSliceMut::new(train));
+    pub fn receive(&self, memory: &mut Trains, each: &mut dyn FnMut(&RecvMeta, BytesMut)) -> Io {
+        let trains = memory.vacant::<TRAINS_PER_RECEIVE>();
+        let mut slices = trains.each_mut().map(|train| IoSliceMut::new(&mut train.memory));
         let mut metas = [RecvMeta::default(); TRAINS_PER_RECEIVE];
-        let received = match self.state.recv((&self.socket).into(), &mut trains, &mut metas) {
+        let received = match self.state.recv((&self.socket).into(), &mut slices, &mut metas) {
             Ok(received) => received,
             Err(error) if error.kind() == ErrorKind::ConnectionRefused => return Io::Refused,
             // Errors of earlier datagrams are reported here, too; QUIC notices what is missing.
             Err(error) if error.kind() != ErrorKind::WouldBlock => return Io::More,
             Err(_) => return Io::WouldBlock,
         };
-        for (index, meta) in metas[..received].iter().enumerate() {
-            each(meta, memory.take(index, meta.len));
+        for (train, meta) in trains.iter_mut().zip(&metas[..received]) {
+            each(meta, train.take(meta.len));
         }
         if received < TRAINS_PER_RECEIVE { Io::WouldBlock } else { Io::More }
+    }
+
+    /// Asks for trains, if it is connected.
+    pub fn ask<'a>(&'a mut self, questions: &mut Questions<'a>) {
+        if self.peer.is_some() {
+            questions.push_trains(&self.socket, TRAINS_PER_ASK);
+        }
+    }
+
+    /// Keeps an answer until it is taken.
+    pub fn learn(&mut self, answer: Answer) {
+        let (Some(peer), arrived) = (self.peer, &mut self.arrived) else { return };
+        arrived.answers += 1;
+        match (answer.outcome, answer.train) {
+            (Ok(bytes), Some((train, control))) => arrived.trains.push((control::meta(&control, peer, bytes), train)),
+            (Err(error), _) if error.kind() == ErrorKind::WouldBlock => arrived.is_empty = true,
+            (Err(error), _) if error.kind() == ErrorKind::ConnectionRefused => arrived.is_refused = true,
+            // Errors of earlier datagrams are reported here, too; QUIC notices what is missing.
+            _ => {}
+        }
+    }
+
+    /// What it was found to have.
+    pub fn take_arrived(&mut self) -> Arrived {
+        std::mem::take(&mut self.arrived)
+    }
+
+    /// The call that sends a train.
+    pub fn send_call<'a>(&'a self, train: &Train, memory: &'a [u8]) -> Call<'a> {
+        Call::send_train(&self.socket, &memory[..train.bytes], control::of(train))
     }
 
     /// Sends a train. What cannot be sent for any reason but a full socket is lost, as UDP may lose it.

@@ -17,7 +17,10 @@ use super::{
     pipe::{Io, Pipe},
     records::TlsError,
 };
-use crate::transport::{Batch, Closed, Connection, Options, Path, Stream, Transport, hello::Hello, tls};
+use crate::{
+    io::{Answer, Call, Load, Outcome, Questions},
+    transport::{Batch, Closed, Connection, Options, Path, Stream, Transport, hello::Hello, tls},
+};
 
 /// What may lie queued for lanes: enough for the time until this side is asked again.
 const QUEUED_BYTES_MAX: usize = 512 << 10;
@@ -63,6 +66,10 @@ pub struct TcpConnection {
     more_to_send: bool,
     /// There was little room for lanes before the last `transmit`, and there is more now.
     room_again: bool,
+    /// There is little room for lanes.
+    scarce: bool,
+    /// How the socket was read together with others, and whether it had more then.
+    answers: [Option<io::Result<Io>>; 2],
     shut_down: bool,
     now: Instant,
 }
@@ -108,6 +115,8 @@ impl TcpConnection {
             more_to_receive: false,
             more_to_send: false,
             room_again: false,
+            scarce: false,
+            answers: [None, None],
             shut_down: false,
             now,
         }
@@ -147,24 +156,39 @@ impl TcpConnection {
     /// Takes in what the socket has, as far as there is memory.
     fn fill(&mut self) {
         self.more_to_receive = false;
+        let answers = std::mem::take(&mut self.answers);
+        for outcome in answers.into_iter().flatten() {
+            if !self.take_in(outcome) {
+                return;
+            }
+        }
         while !self.ended {
             if self.pipe.is_full() {
                 self.more_to_receive = true;
                 return;
             }
-            match self.pipe.receive(&self.socket) {
-                Ok(Io::More) => self.last_received = self.now,
-                Ok(Io::WouldBlock) => return,
-                Ok(Io::End) => self.ended = true,
-                Err(error) => {
-                    // What arrived before may still be read.
-                    self.ended = true;
-                    if error.kind() == ErrorKind::TimedOut {
-                        self.closed(Closed::TimedOut);
-                    }
+            let outcome = self.pipe.receive(&self.socket);
+            if !self.take_in(outcome) {
+                return;
+            }
+        }
+    }
+
+    /// Learns from a call that has received. Whether there may be more.
+    fn take_in(&mut self, outcome: io::Result<Io>) -> bool {
+        match outcome {
+            Ok(Io::More) => self.last_received = self.now,
+            Ok(Io::WouldBlock) => return false,
+            Ok(Io::End) => self.ended = true,
+            Err(error) => {
+                // What arrived before may still be read.
+                self.ended = true;
+                if error.kind() == ErrorKind::TimedOut {
+                    self.closed(Closed::TimedOut);
                 }
             }
         }
+        !self.ended
     }
 
     /// Reads what was taken in; until the peer's greeting only, while that is to come.
@@ -246,7 +270,7 @@ impl TcpConnection {
     }
 
     /// Puts on the wire what is next. Returns whether there is anything.
-    fn load(&mut self) -> bool {
+    fn put_on_wire(&mut self) -> bool {
         if self.verified.is_some() && !self.is_closed() {
             let mut bytes = self.pipe.wire_bytes();
             while bytes < WIRE_BYTES {
@@ -260,6 +284,79 @@ impl TcpConnection {
             }
         }
         self.pipe.wire_bytes() > 0
+    }
+}
+
+impl TcpConnection {
+    /// Whether anything may be sent.
+    fn begin_transmit(&mut self, now: Instant) -> bool {
+        self.now = now;
+        if self.being_dialled || self.shut_down {
+            return false;
+        }
+        if self.is_closed() && !self.pipe.is_established() {
+            // TLS says what it can; nothing else would be understood.
+            self.pipe.wire().clear();
+        }
+        self.scarce = self.outgoing.lane_bytes() >= self.queued_bytes_max / 2;
+        self.full = false;
+        true
+    }
+
+    /// Puts on the wire what is next, as the pipe wants it. Returns whether there is anything.
+    fn load_wire(&mut self) -> bool {
+        self.more_to_send = self.put_on_wire();
+        if self.more_to_send
+            && let Err(error) = self.pipe.seal()
+        {
+            self.distrust(error);
+        }
+        self.more_to_send
+    }
+
+    /// Sends so many times what is next, as long as there is anything and the socket takes it.
+    fn send(&mut self, times: usize) {
+        for _ in 0..times {
+            if !self.load_wire() {
+                break;
+            }
+            let before = self.pipe.wire_bytes();
+            let outcome = self.pipe.send(&self.socket);
+            if self.pipe.wire_bytes() < before {
+                self.last_sent = self.now;
+            }
+            if let Err(error) = outcome {
+                self.cannot_send(&error);
+                break;
+            }
+        }
+    }
+
+    /// The socket takes no more for now, or for ever. There is more to send when it says so.
+    fn cannot_send(&mut self, error: &io::Error) {
+        self.more_to_send = false;
+        if error.kind() == ErrorKind::WouldBlock {
+            self.full = true;
+            return;
+        }
+        self.shut_down = true;
+        if error.kind() == ErrorKind::TimedOut {
+            self.closed(Closed::TimedOut);
+        } else {
+            // Its last words may still be read.
+            self.more_to_receive = true;
+        }
+    }
+
+    fn end_transmit(&mut self) {
+        self.room_again = self.scarce && self.outgoing.lane_bytes() < self.queued_bytes_max / 2 && !self.is_closed();
+        // What was received while sealing has yet to be read.
+        self.more_to_receive |= !self.is_closed() && self.pipe.has_read_ahead();
+        if self.is_closed() && self.pipe.wire_bytes() == 0 && !self.shut_down {
+            self.shut_down = true;
+            // It may be gone already.
+            let _ = self.socket.shutdown(Shutdown::Write);
+        }
     }
 }
 
@@ -286,6 +383,22 @@ impl Transport for TcpConnection {
         }
     }
 
+    fn ask<'a>(&'a mut self, questions: &mut Questions<'a>) {
+        self.answers = [None, None];
+        if !self.being_dialled && !self.ended && !self.is_closed() && !self.pipe.is_full() {
+            questions.push(self.pipe.receive_call(&self.socket));
+            // The socket says only once that it has something, so that what follows must be known.
+            questions.push(Call::peek(&self.socket));
+        }
+    }
+
+    fn answer(&mut self, answer: Answer) {
+        match &mut self.answers {
+            [first @ None, _] => *first = Some(self.pipe.received(answer.outcome)),
+            [_, second] => *second = Some(Pipe::peeked(answer.outcome)),
+        }
+    }
+
     fn read(&mut self, each: &mut dyn FnMut(Stream, &[u8])) {
         if matches!(self.state, Connection::Open { .. }) {
             self.advance(each);
@@ -307,58 +420,39 @@ impl Transport for TcpConnection {
     }
 
     fn transmit(&mut self, now: Instant) {
-        self.now = now;
+        if !self.begin_transmit(now) {
+            return;
+        }
+        self.send(SENDS_PER_TURN);
+        self.end_transmit();
+    }
+
+    fn load<'a>(&'a mut self, now: Instant, load: &mut Load<'a>) {
+        if self.begin_transmit(now)
+            && self.load_wire()
+            && let Some(call) = self.pipe.send_call(&self.socket)
+        {
+            load.push(call);
+        }
+    }
+
+    fn sent(&mut self, now: Instant, outcomes: &mut dyn Iterator<Item = Outcome>) {
         if self.being_dialled || self.shut_down {
             return;
         }
-        if self.is_closed() && !self.pipe.is_established() {
-            // TLS says what it can; nothing else would be understood.
-            self.pipe.wire().clear();
-        }
-        let scarce = self.outgoing.lane_bytes() >= self.queued_bytes_max / 2;
-        self.full = false;
-        self.more_to_send = true;
-        for _ in 0..SENDS_PER_TURN {
-            if !self.load() {
-                self.more_to_send = false;
-                break;
-            }
-            if let Err(error) = self.pipe.seal() {
-                self.distrust(error);
-            }
-            let before = self.pipe.wire_bytes();
-            let outcome = self.pipe.send(&self.socket);
-            if self.pipe.wire_bytes() < before {
+        match outcomes.next().flatten() {
+            Some(Ok(bytes)) => {
                 self.last_sent = now;
+                self.pipe.sent(bytes);
+                // Much is sent as well alone.
+                self.send(SENDS_PER_TURN - 1);
             }
-            match outcome {
-                Ok(Io::WouldBlock) => {
-                    self.full = true;
-                    self.more_to_send = false;
-                    break;
-                }
-                Ok(_) => {}
-                Err(error) => {
-                    self.shut_down = true;
-                    self.more_to_send = false;
-                    if error.kind() == ErrorKind::TimedOut {
-                        self.closed(Closed::TimedOut);
-                    } else {
-                        // Its last words may still be read.
-                        self.more_to_receive = true;
-                    }
-                    break;
-                }
-            }
+            Some(Err(error)) if error.kind() == ErrorKind::Interrupted => {}
+            Some(Err(error)) => self.cannot_send(&error),
+            // It has nothing to send, or is due again if it has.
+            None => {}
         }
-        self.room_again = scarce && self.outgoing.lane_bytes() < self.queued_bytes_max / 2 && !self.is_closed();
-        // What was received while sealing has yet to be read.
-        self.more_to_receive |= !self.is_closed() && self.pipe.has_read_ahead();
-        if self.is_closed() && self.pipe.wire_bytes() == 0 && !self.shut_down {
-            self.shut_down = true;
-            // It may be gone already.
-            let _ = self.socket.shutdown(Shutdown::Write);
-        }
+        self.end_transmit();
     }
 
     fn deadline(&self) -> Option<Instant> {

@@ -10,7 +10,10 @@ use std::{
 use bytes::{Buf, Bytes};
 use rustls::{CommonState, client::UnbufferedClientConnection, server::UnbufferedServerConnection};
 
-use crate::copies::{Place, copied};
+use crate::{
+    copies::{Place, copied},
+    io::Call,
+};
 
 use super::{
     records::{Machine, State, Tls, TlsError},
@@ -88,21 +91,44 @@ impl Pipe {
         self.received.vacant() == 0
     }
 
+    /// Where to put what is received; there is some.
+    fn room(&mut self) -> &mut [u8] {
+        self.received.room(self.received.vacant().min(RECEIVE_BYTES / 2))
+    }
+
     /// Takes in what one system call brings; there is room.
     pub fn receive(&mut self, mut socket: &TcpStream) -> io::Result<Io> {
-        let room = self.received.room(self.received.vacant().min(RECEIVE_BYTES / 2));
+        let room = self.room();
         loop {
-            return match socket.read(room) {
-                Ok(0) => Ok(Io::End),
-                Ok(bytes) => {
-                    self.received.fill(bytes);
-                    Ok(Io::More)
-                }
-                Err(error) if error.kind() == ErrorKind::Interrupted => continue,
-                Err(error) if error.kind() == ErrorKind::WouldBlock => Ok(Io::WouldBlock),
-                Err(error) => Err(error),
-            };
+            match socket.read(room) {
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                outcome => return self.received(outcome),
+            }
         }
+    }
+
+    /// The call that receives; there is room. It ends in `received`.
+    pub fn receive_call<'a>(&'a mut self, socket: &'a TcpStream) -> Call<'a> {
+        Call::receive(socket, self.room())
+    }
+
+    /// What it means that a call has seen so much without taking it.
+    pub fn peeked(outcome: io::Result<usize>) -> io::Result<Io> {
+        match outcome {
+            Ok(0) => Ok(Io::End),
+            Ok(_) => Ok(Io::More),
+            Err(error) if error.kind() == ErrorKind::Interrupted => Ok(Io::More),
+            Err(error) if error.kind() == ErrorKind::WouldBlock => Ok(Io::WouldBlock),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Takes in what a call has brought into the room.
+    pub fn received(&mut self, outcome: io::Result<usize>) -> io::Result<Io> {
+        if let Ok(bytes) = &outcome {
+            self.received.fill(*bytes);
+        }
+        Pipe::peeked(outcome)
     }
 
     /// Shows what was received; `each` says how much of it it takes, and is shown no more once it has not taken all. Returns
@@ -174,8 +200,11 @@ impl Pipe {
         }
     }
 
-    /// Sends what the socket takes.
-    pub fn send(&mut self, socket: &TcpStream) -> io::Result<Io> {
+    /// Sends everything.
+    ///
+    /// # Errors
+    /// If the socket takes no more for now, or for ever.
+    pub fn send(&mut self, socket: &TcpStream) -> io::Result<()> {
         match &mut self.tls {
             None => {
                 while !self.wire.is_empty() {
@@ -185,40 +214,52 @@ impl Pipe {
                         *slice = IoSlice::new(chunk);
                         count += 1;
                     }
-                    let Some(mut sent) = write(|| (&*socket).write_vectored(&slices[..count]))? else {
-                        return Ok(Io::WouldBlock);
-                    };
-                    while let Some(chunk) = self.wire.front_mut().filter(|_| sent > 0) {
-                        let taken = sent.min(chunk.len());
-                        sent -= taken;
-                        chunk.advance(taken);
-                        if chunk.is_empty() {
-                            self.wire.pop_front();
-                        }
-                    }
+                    let sent = write(|| (&*socket).write_vectored(&slices[..count]))?;
+                    self.sent(sent);
                 }
             }
             Some(tls) => {
                 while !tls.records.is_empty() {
-                    let Some(sent) = write(|| (&*socket).write(tls.records.filled()))? else {
-                        return Ok(Io::WouldBlock);
-                    };
+                    let sent = write(|| (&*socket).write(tls.records.filled()))?;
                     tls.records.drop_front(sent);
                 }
             }
         }
-        Ok(Io::More)
+        Ok(())
+    }
+
+    /// The call that sends as much as one can, if there is anything. What it has sent is told to `sent`.
+    pub fn send_call<'a>(&'a mut self, socket: &'a TcpStream) -> Option<Call<'a>> {
+        let slices: Vec<IoSlice<'_>> = match &mut self.tls {
+            None => self.wire.iter().take(CHUNKS_PER_SEND).map(|chunk| IoSlice::new(chunk)).collect(),
+            Some(tls) if tls.records.is_empty() => Vec::new(),
+            Some(tls) => vec![IoSlice::new(tls.records.filled())],
+        };
+        (!slices.is_empty()).then(|| Call::send(socket, slices))
+    }
+
+    /// So many bytes have gone.
+    pub fn sent(&mut self, mut bytes: usize) {
+        if let Some(tls) = &mut self.tls {
+            return tls.records.drop_front(bytes);
+        }
+        while let Some(chunk) = self.wire.front_mut().filter(|_| bytes > 0) {
+            let taken = bytes.min(chunk.len());
+            bytes -= taken;
+            chunk.advance(taken);
+            if chunk.is_empty() {
+                self.wire.pop_front();
+            }
+        }
     }
 }
 
-/// Calls until it has worked; `None` if the socket is full.
-fn write(mut call: impl FnMut() -> io::Result<usize>) -> io::Result<Option<usize>> {
+/// Calls until no signal comes between.
+fn write(mut call: impl FnMut() -> io::Result<usize>) -> io::Result<usize> {
     loop {
         match call() {
-            Ok(sent) => return Ok(Some(sent)),
             Err(error) if error.kind() == ErrorKind::Interrupted => {}
-            Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(None),
-            Err(error) => return Err(error),
+            outcome => return outcome,
         }
     }
 }

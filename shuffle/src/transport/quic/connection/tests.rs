@@ -74,12 +74,55 @@ fn a_train_that_finds_the_socket_full_is_kept_and_sent_first() {
                 received += 1;
             }
         });
-        assert!(ends.near.unsent.is_none() || ends.near.socket.jammed);
+        assert!(ends.near.unsent.is_empty() || ends.near.socket.jammed);
         if received == 20_000_000 {
             break;
         }
     }
     assert_eq!(ends.near.path().lost_packets, 0);
+}
+
+#[test]
+fn trains_that_cannot_be_sent_together_with_others_are_sent_alone() {
+    let mut ends = Ends::open();
+    let (mut sent, mut received) = (0, 0);
+    let outcomes: [fn() -> Outcome; 4] = [
+        || Some(Err(ErrorKind::WouldBlock.into())),
+        || None,
+        // The interface cannot split trains.
+        || Some(Err(io::Error::from_raw_os_error(nix::libc::EIO))),
+        || Some(Err(ErrorKind::ConnectionRefused.into())),
+    ];
+    let mut kinds = outcomes.iter().cycle();
+    while received < 20_000_000 {
+        while sent < 20_000_000 && ends.near.room(Stream::Lane(0)) > 0 {
+            let mut batch = Batch::default();
+            batch.push(vec![(sent / 10_000) as u8; 10_000].into());
+            ends.near.write(Stream::Lane(0), batch);
+            sent += 10_000;
+        }
+        let time = now();
+        let mut load = Load::default();
+        ends.near.load(time, &mut load);
+        let count = load.count();
+        let outcomes: Vec<Outcome> = kinds.by_ref().take(count).map(|outcome| outcome()).collect();
+        let full = outcomes.iter().flatten().filter(|outcome| is_full(outcome)).count();
+        ends.near.sent(time, &mut outcomes.into_iter());
+        assert!(ends.near.loaded.is_empty());
+        assert_eq!(ends.near.unsent.len(), full);
+        assert!(full == 0 || !ends.near.more_to_send, "it is told when there is room again");
+        ends.turn(&mut |_, bytes| {
+            for &byte in bytes {
+                assert_eq!(byte, (received / 10_000) as u8);
+                received += 1;
+            }
+        });
+    }
+    assert_eq!(ends.near.path().lost_packets, 0);
+}
+
+fn is_full(outcome: &io::Result<usize>) -> bool {
+    outcome.as_ref().is_err_and(|error| error.kind() == ErrorKind::WouldBlock)
 }
 
 #[test]
