@@ -10,7 +10,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-use millstream::model::state::JobStatus;
+use millstream::model::{message::ShuffleMetrics, state::JobStatus};
+use millstream_shuffle::io::{Io, SocketIo};
 use millstream_tests::{
     counts::{deviation, visible},
     host_workers::{HostedJob, Spread},
@@ -35,17 +36,24 @@ struct WordCount {
 impl WordCount {
     /// A subtask of each vertex for each slot. `lines` in each of two files.
     fn start(spread: Spread, lines: u64) -> WordCount {
+        WordCount::start_with(spread, lines, &[])
+    }
+
+    fn start_with(spread: Spread, lines: u64, settings: &[&str]) -> WordCount {
         let root = tempfile::tempdir().expect("there is room for a folder");
         let folder = JobFolder::new(root.path());
         let totals = add_text(&folder, lines);
         let parallelism = u32::from(spread.hosts) * spread.slots;
-        let arguments = folder.arguments(&[
-            &format!("parallelism.default={parallelism}"),
+        let parallel = format!("parallelism.default={parallelism}");
+        let mut arguments = vec![
+            &*parallel,
             "execution.checkpointing.interval=50 ms",
             "restart-strategy.type=fixed-delay",
             "restart-strategy.fixed-delay.attempts=1000",
             "restart-strategy.fixed-delay.delay=50 ms",
-        ]);
+        ];
+        arguments.extend(settings);
+        let arguments = folder.arguments(&arguments);
         let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
         let graph = planned(Path::new(WORD_COUNT), &arguments);
         let spread = Spread { checkpoints: Some(folder.checkpoints()), ..spread };
@@ -94,6 +102,24 @@ fn two_hosts_count_each_record_exactly_once() {
 #[test]
 fn three_hosts_count_each_record_exactly_once() {
     in_weather(3, None);
+}
+
+#[test]
+fn a_ring_carries_records_between_hosts_where_it_is_asked_for() {
+    let has_ring = Io::start(SocketIo::Uring).has_ring();
+    if !has_ring {
+        println!("there is no io_uring here: all of it is tested with system calls");
+    }
+    for transport in ["shuffle.transport=quic", "shuffle.transport=tcp"] {
+        for (io, by_ring) in [("taskmanager.network.io=uring", has_ring), ("taskmanager.network.io=syscall", false)] {
+            let words = WordCount::start_with(Spread::over(3, 1), LINES / 4, &[transport, io]);
+            assert_eq!(words.count(), 0, "{:?}", words.job.metrics().last_failure);
+            let submissions = |peer: &ShuffleMetrics| peer.io_submissions > 0;
+            let metrics = words.job.metrics().shuffle;
+            assert_eq!(metrics.len(), 6, "{metrics:?}");
+            assert!(metrics.values().all(|peer| submissions(peer) == by_ring), "{transport}, {io}: {metrics:?}");
+        }
+    }
 }
 
 #[test]
