@@ -111,7 +111,7 @@ impl ApplicationRunner {
         tracing::info!(artifact = %application.artifact.display(), process = process.id(), "the application is started");
         let serving = tokio::spawn(line.serve(calls));
         let (cluster, waits) = (self.cluster.clone(), JoinSet::new());
-        let mut running = Running { cluster, process, jobs, waits, failed: None, executed: 0 };
+        let mut running = Running { cluster, process, jobs, waits, failed: None, executed: Vec::new() };
         let ended = running.until_all_have_ended().await;
         // If it still runs, its jobs are about to be cancelled.
         let _ = running.process.kill().await;
@@ -142,7 +142,7 @@ struct Running {
     waits: JoinSet<(JobId, Result<FinishedJob, Failure>)>,
     /// The first job that has failed.
     failed: Option<Failure>,
-    executed: usize,
+    executed: Vec<JobId>,
 }
 
 impl Running {
@@ -154,7 +154,7 @@ impl Running {
                 // at last.
                 biased;
                 Some(job) = self.jobs.recv() => {
-                    self.executed += 1;
+                    self.executed.push(job);
                     let cluster = self.cluster.clone();
                     self.waits.spawn(async move { (job, wait(&cluster, job).await) });
                 }
@@ -167,8 +167,12 @@ impl Running {
                 ended = self.process.wait(), if !main_has_ended => {
                     let status =
                         ended.map_err(|cause| Failure::fatal(format!("the program cannot be waited for: {cause}")))?;
-                    if self.executed == 0 {
+                    if self.executed.is_empty() {
                         return Err(Failure::fatal(NoJob::of(status, self.process.last_words().await).to_string()));
+                    }
+                    // It may have heard of a job's end a moment before this has.
+                    if self.was_one_cancelled() {
+                        return Ok(ApplicationStatus::Canceled);
                     }
                     if !status.success() {
                         let why = format!("main() has ended with {status}{}", self.process.last_words().await);
@@ -187,6 +191,13 @@ impl Running {
                 return Ok(ApplicationStatus::Succeeded);
             }
         }
+    }
+}
+
+impl Running {
+    fn was_one_cancelled(&self) -> bool {
+        let is = |job: &JobId| self.cluster.with_job(*job, |job| job.handle.status()) == Some(JobStatus::Canceled);
+        self.executed.iter().any(is)
     }
 }
 
