@@ -190,10 +190,9 @@ fn light_is_seen_at_once_even_if_it_got_dark_while_much_was_under_way(kind: Kind
 }
 
 /// One side hears the other all the time, and is not heard while more is under way than congestion control allows.
-#[test]
-fn who_was_not_heard_answers_as_soon_as_it_can_be_although_it_has_much_to_send() {
+fn who_was_not_heard_answers_as_soon_as_it_can_be_although_it_has_much_to_send(kind: Kind) {
     let options = Options { idle_timeout: Duration::from_secs(4), ..impatient() };
-    let mut net = Net::of_workers(Kind::Quic, 2, &options);
+    let mut net = Net::of_workers(kind, 2, &options);
     let proxy = Proxy::to(net.nodes[1].listener.address(), 0x0dd);
     proxy.weather(Weather::Rough);
     net.dial_at(0, WorkerId(1), proxy.address);
@@ -287,6 +286,7 @@ mod over_quic {
         a_dark_path_is_given_up, a_forgotten_connection_is_reset, a_rough_path_loses_nothing,
         a_short_darkness_is_survived, garbage_does_no_harm,
         light_is_seen_at_once_even_if_it_got_dark_while_much_was_under_way,
+        who_was_not_heard_answers_as_soon_as_it_can_be_although_it_has_much_to_send,
     };
 
     crate::over! { [quic, quic_by_ring] {
@@ -294,6 +294,7 @@ mod over_quic {
         a_dark_path_is_given_up,
         a_short_darkness_is_survived,
         light_is_seen_at_once_even_if_it_got_dark_while_much_was_under_way,
+        who_was_not_heard_answers_as_soon_as_it_can_be_although_it_has_much_to_send,
         a_forgotten_connection_is_reset,
         garbage_does_no_harm,
     } }
