@@ -26,7 +26,6 @@ const PATIENCE: Duration = Duration::from_secs(30);
 pub struct Cluster {
     folder: tempfile::TempDir,
     command: PathBuf,
-    address: String,
     runtime: Runtime,
     client: Client,
     /// From the start of the script until all slots were registered.
@@ -62,7 +61,7 @@ impl Cluster {
         let mut script = script(&folder, &command, "start-cluster.sh").spawn()?;
         let (client, ready) = runtime.block_on(registered(&address, task_managers * slots))?;
         ensure!(script.wait()?.success(), "the cluster cannot be started");
-        Ok(Cluster { folder, command, address, runtime, client, start_ms: millis(start, ready) })
+        Ok(Cluster { folder, command, runtime, client, start_ms: millis(start, ready) })
     }
 
     /// Waits for something that the JobManager says of a job.
@@ -143,11 +142,6 @@ impl Cluster {
     pub fn processes(&self, kind: &str) -> Result<Vec<u32>> {
         let record = fs::read_to_string(self.folder.path().join(format!("pid/{kind}.pid")))?;
         record.lines().map(|line| Ok(line.split(' ').next().unwrap_or_default().parse()?)).collect()
-    }
-
-    /// `host:port` for clients.
-    pub fn address(&self) -> &str {
-        &self.address
     }
 }
 

@@ -40,9 +40,6 @@ pub mod watermark;
 mod wiring;
 pub mod worker;
 
-pub use millstream_shuffle::{
-    io::SocketIo,
-    transport::identity::{ClusterCa, IdentityError},
-};
-pub use network::{Carrier, Network, NetworkSetup, configured_io};
+pub use millstream_shuffle::transport::identity::{ClusterCa, IdentityError};
+pub use network::{Carrier, Network, NetworkSetup};
 pub use worker::{SEGMENTS_LEAKED, Worker, WorkerConfig};

@@ -9,7 +9,6 @@ use millstream_model::{
 };
 use millstream_shuffle::{
     exchange::{ExchangeConfig, Listen},
-    io::SocketIo,
     link::Local,
     transport::{
         BindError, Listener, Options, auto::AutoListener, identity::Identity, quic::QuicListener, tcp::TcpListener,
@@ -33,19 +32,7 @@ pub struct NetworkSetup {
     /// A peer that has been silent for so long is given up.
     pub idle_timeout: Duration,
     /// What its sockets are read and written with.
-    pub io: SocketIo,
-}
-
-/// What sockets are to be read and written with.
-///
-/// # Errors
-/// If the configuration has a bad value.
-pub fn configured_io(configuration: &Configuration) -> Result<SocketIo, Failure> {
-    Ok(match configuration.get(&config::NETWORK_IO)? {
-        NetworkIo::Auto => SocketIo::Auto,
-        NetworkIo::Uring => SocketIo::Uring,
-        NetworkIo::Syscall => SocketIo::Syscall,
-    })
+    pub io: NetworkIo,
 }
 
 /// What carries the records.

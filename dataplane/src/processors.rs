@@ -1,8 +1,8 @@
 //! Which processors the process owns: whether slot threads may be pinned and may spin.
 
-use std::fs;
+use std::{collections::HashSet, fs};
 
-use millstream_model::config::Affinity;
+use millstream_model::{config::Affinity, deployment::Deployment, id::WorkerId};
 use nix::{
     sched::{CpuSet, sched_getaffinity, sched_setaffinity},
     unistd::Pid,
@@ -50,6 +50,18 @@ impl Processors {
     }
 }
 
+/// Slots of other workers at the same address: their threads want the same processors.
+pub(crate) fn neighbours(deployment: &Deployment, worker: WorkerId) -> usize {
+    let host_of = |worker: WorkerId| {
+        let peer = deployment.peers.iter().find(|peer| peer.worker == worker)?;
+        peer.shuffle_address.map(|address| address.ip())
+    };
+    let Some(own) = host_of(worker) else { return 0 };
+    let elsewhere = deployment.placements.iter().filter(|placement| placement.worker != worker);
+    let slots = elsewhere.map(|placement| (placement.worker, placement.slot)).collect::<HashSet<_>>();
+    slots.into_iter().filter(|(worker, _)| host_of(*worker) == Some(own)).count()
+}
+
 fn allowed() -> Vec<usize> {
     let set = sched_getaffinity(Pid::from_raw(0));
     set.map_or(Vec::new(), |set| (0..CpuSet::count()).filter(|cpu| set.is_set(*cpu).unwrap_or(false)).collect())
@@ -82,10 +94,46 @@ fn has_quota() -> bool {
 
 #[cfg(test)]
 mod tests {
+    use millstream_model::{
+        deployment::{ChannelToken, Peer, Placement},
+        id::{Generation, JobVertexId, SlotIndex, Subtask},
+    };
+
+    use super::*;
+
     #[test]
     fn processor_lists_are_counted() {
         for (list, count) in [("0-1", 2), ("0", 1), ("0-3,8,10-11", 7), ("", 0)] {
-            assert_eq!(super::count_of_list(list), count, "{list}");
+            assert_eq!(count_of_list(list), count, "{list}");
         }
+    }
+
+    #[test]
+    fn slots_of_workers_at_the_same_address_are_neighbours() {
+        let placement = |worker, slot, index| Placement {
+            subtask: Subtask { vertex: JobVertexId(1), index },
+            worker: WorkerId(worker),
+            slot: SlotIndex(slot),
+        };
+        let peer = |worker, address: &str| Peer {
+            worker: WorkerId(worker),
+            shuffle_address: Some(address.parse().expect("it is one")),
+        };
+        let deployment = Deployment {
+            generation: Generation(1),
+            token: ChannelToken(1),
+            // Two subtasks share the first slot of worker 1.
+            placements: vec![
+                placement(0, 0, 0),
+                placement(1, 0, 1),
+                placement(1, 0, 2),
+                placement(1, 1, 3),
+                placement(2, 0, 4),
+            ],
+            peers: vec![peer(0, "10.0.0.1:1"), peer(1, "10.0.0.1:2"), peer(2, "10.0.0.2:1")],
+            restore: None,
+        };
+        let of = |worker| neighbours(&deployment, WorkerId(worker));
+        assert_eq!([of(0), of(1), of(2), of(3)], [2, 1, 0, 0]);
     }
 }

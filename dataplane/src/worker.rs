@@ -1,7 +1,7 @@
 //! The control thread of a worker: obeys the JobMaster, starts and stops tasks, and reports.
 
 use std::{
-    collections::{BTreeMap, HashMap, HashSet},
+    collections::{BTreeMap, HashMap},
     io::{self, Write as _},
     sync::Arc,
     thread::{self, JoinHandle},
@@ -32,7 +32,7 @@ use crate::{
     metrics::TaskCounters,
     network::Network,
     output::Limits,
-    processors::Processors,
+    processors::{Processors, neighbours},
     report::Reporter,
     restore::RestoredState,
     slot_thread::{self, Blueprint, Mail, Settings, SlotMailbox},
@@ -650,55 +650,4 @@ fn coordinated(graph: &JobGraph) -> impl Iterator<Item = (usize, usize)> {
 
 fn unknown_vertex(subtask: Subtask) -> Failure {
     Failure::fatal(format!("the deployment names vertex {}, which the job graph does not have", subtask.vertex))
-}
-
-/// Slots of other workers at the same address: their threads want the same processors.
-fn neighbours(deployment: &Deployment, worker: WorkerId) -> usize {
-    let host_of = |worker: WorkerId| {
-        let peer = deployment.peers.iter().find(|peer| peer.worker == worker)?;
-        peer.shuffle_address.map(|address| address.ip())
-    };
-    let Some(own) = host_of(worker) else { return 0 };
-    let elsewhere = deployment.placements.iter().filter(|placement| placement.worker != worker);
-    let slots = elsewhere.map(|placement| (placement.worker, placement.slot)).collect::<HashSet<_>>();
-    slots.into_iter().filter(|(worker, _)| host_of(*worker) == Some(own)).count()
-}
-
-#[cfg(test)]
-mod tests {
-    use millstream_model::{
-        deployment::{ChannelToken, Peer},
-        id::SlotIndex,
-    };
-
-    use super::*;
-
-    #[test]
-    fn slots_of_workers_at_the_same_address_are_neighbours() {
-        let placement = |worker, slot, index| Placement {
-            subtask: Subtask { vertex: JobVertexId(1), index },
-            worker: WorkerId(worker),
-            slot: SlotIndex(slot),
-        };
-        let peer = |worker, address: &str| Peer {
-            worker: WorkerId(worker),
-            shuffle_address: Some(address.parse().expect("it is one")),
-        };
-        let deployment = Deployment {
-            generation: Generation(1),
-            token: ChannelToken(1),
-            // Two subtasks share the first slot of worker 1.
-            placements: vec![
-                placement(0, 0, 0),
-                placement(1, 0, 1),
-                placement(1, 0, 2),
-                placement(1, 1, 3),
-                placement(2, 0, 4),
-            ],
-            peers: vec![peer(0, "10.0.0.1:1"), peer(1, "10.0.0.1:2"), peer(2, "10.0.0.2:1")],
-            restore: None,
-        };
-        let of = |worker| neighbours(&deployment, WorkerId(worker));
-        assert_eq!([of(0), of(1), of(2), of(3)], [2, 1, 0, 0]);
-    }
 }

@@ -13,7 +13,9 @@ use millstream_api::{
     job::{FinishedJob, JobError, JobProgress, PipelineExecutor, RunningJob},
     stream::environment::StreamExecutionEnvironment,
 };
-use millstream_controlplane::{JobHandle, JobMaster, JobMasterConfig, WorkerLink, scheduler::NotEnoughSlots};
+use millstream_controlplane::{
+    JobHandle, JobMaster, JobMasterConfig, JobOutcome, WorkerLink, scheduler::NotEnoughSlots,
+};
 use millstream_dataplane::{Worker, WorkerConfig};
 use millstream_model::{
     config::{Configuration, LOCAL_TASK_MANAGERS, TASK_SLOTS},
@@ -204,6 +206,19 @@ impl WorkerLink for Link {
     }
 }
 
+/// What a program is told of a job that has ended.
+pub fn finished(outcome: JobOutcome) -> FinishedJob {
+    FinishedJob {
+        status: outcome.status,
+        failure: outcome.failure,
+        runtime: outcome.timings.net_runtime,
+        restarts: outcome.timings.restarts.into(),
+        checkpoints: outcome.timings.checkpoints.completed,
+        accumulators: outcome.accumulators,
+        collected: outcome.collected,
+    }
+}
+
 impl RunningJob for EmbeddedJob {
     fn status(&self) -> JobStatus {
         self.handle.status()
@@ -220,15 +235,7 @@ impl RunningJob for EmbeddedJob {
         if outcome.status != JobStatus::Failed {
             let _ = self.released.recv();
         }
-        FinishedJob {
-            status: outcome.status,
-            failure: outcome.failure,
-            runtime: outcome.timings.net_runtime,
-            restarts: outcome.timings.restarts.into(),
-            checkpoints: outcome.timings.checkpoints.completed,
-            accumulators: outcome.accumulators,
-            collected: outcome.collected,
-        }
+        finished(outcome)
     }
 
     fn progress(&self) -> JobProgress {

@@ -5,10 +5,11 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use millstream_dataplane::{Carrier, ClusterCa, IdentityError, NetworkSetup, SocketIo, configured_io};
+use millstream_dataplane::{Carrier, ClusterCa, IdentityError, NetworkSetup};
 use millstream_model::{
     config::{
-        Configuration, SHUFFLE_BIND_HOST, SHUFFLE_CONNECT_TIMEOUT, SHUFFLE_IDLE_TIMEOUT, SHUFFLE_LANES, SHUFFLE_PORT,
+        Configuration, NETWORK_IO, NetworkIo, SHUFFLE_BIND_HOST, SHUFFLE_CONNECT_TIMEOUT, SHUFFLE_IDLE_TIMEOUT,
+        SHUFFLE_LANES, SHUFFLE_PORT,
     },
     fault::Failure,
     id::{JobId, WorkerId},
@@ -26,7 +27,7 @@ pub struct JobNetwork {
     lanes: u8,
     connect_timeout: Duration,
     idle_timeout: Duration,
-    io: SocketIo,
+    io: NetworkIo,
 }
 
 impl JobNetwork {
@@ -47,7 +48,7 @@ impl JobNetwork {
             lanes: configuration.get(&SHUFFLE_LANES)? as u8,
             connect_timeout: configuration.get(&SHUFFLE_CONNECT_TIMEOUT)?,
             idle_timeout: configuration.get(&SHUFFLE_IDLE_TIMEOUT)?,
-            io: configured_io(configuration)?,
+            io: configuration.get(&NETWORK_IO)?,
         })
     }
 

@@ -20,9 +20,9 @@ use std::{
 };
 
 use bytes::Bytes;
-use millstream_model::id::WorkerId;
+use millstream_model::{config::NetworkIo, id::WorkerId};
 use millstream_shuffle::{
-    io::{Io, Served, SocketIo},
+    io::{Io, Served},
     transport::{
         Batch, Connection, Listener, Options, Stream, Transport, identity::ClusterCa, quic::QuicListener,
         tcp::TcpListener,
@@ -101,7 +101,7 @@ struct Side {
 }
 
 impl Side {
-    fn new(io: SocketIo, listeners: Vec<Box<dyn Listener>>) -> Side {
+    fn new(io: NetworkIo, listeners: Vec<Box<dyn Listener>>) -> Side {
         let poll = Poll::new().expect("there are descriptors");
         for (index, listener) in listeners.iter().enumerate() {
             let source = &mut SourceFd(&listener.sockets()[0]);
@@ -155,7 +155,8 @@ impl Side {
             let is_due = link.transport.deadline().is_some_and(|deadline| deadline <= now);
             link.has_turn = std::mem::take(&mut link.is_ready) || is_due;
         }
-        self.io.ask(self.links.iter_mut().filter(|link| link.has_turn).map(Link::served));
+        let count = self.links.iter().filter(|link| link.has_turn).count();
+        self.io.ask(count, self.links.iter_mut().filter(|link| link.has_turn).map(Link::served));
         for link in self.links.iter_mut().filter(|link| link.has_turn) {
             link.transport.receive(now);
             let mut arrived = 0;
@@ -168,7 +169,8 @@ impl Side {
                 Connection::Opening => {}
             }
         }
-        self.io.transmit(now, self.links.iter_mut().filter(|link| link.has_turn).map(Link::served));
+        let count = self.links.iter().filter(|link| link.has_turn).count();
+        self.io.transmit(now, count, self.links.iter_mut().filter(|link| link.has_turn).map(Link::served));
     }
 
     fn received(&self) -> u64 {
@@ -213,7 +215,7 @@ struct Figures {
     submissions: u64,
 }
 
-fn run(over: Over, io: SocketIo, count: u32, time: Duration) -> Figures {
+fn run(over: Over, io: NetworkIo, count: u32, time: Duration) -> Figures {
     let ca = ClusterCa::generate(1, SystemTime::now(), DAY).expect("there is randomness");
     let mut worker = Side::new(io, vec![over.listen(&ca, 0)]);
     let far = Side::new(io, (1..=count).map(|peer| over.listen(&ca, peer)).collect());
@@ -297,7 +299,7 @@ fn main() {
     println!("|---|---|---|---|---|---|---|---|");
     for over in [Over::Quic, Over::Tls, Over::Plain] {
         for &peers in &counts {
-            let choices = [SocketIo::Syscall, SocketIo::Uring, SocketIo::Auto];
+            let choices = [NetworkIo::Syscall, NetworkIo::Uring, NetworkIo::Auto];
             let mut all: [Vec<Figures>; 3] = Default::default();
             for _ in 0..runs {
                 for (choice, all) in choices.iter().zip(&mut all) {

@@ -10,8 +10,9 @@ use std::{
     time::{Duration, Instant},
 };
 
+use millstream::model::config::NetworkIo;
 use millstream::model::{message::ShuffleMetrics, state::JobStatus};
-use millstream_shuffle::io::{Io, SocketIo};
+use millstream_shuffle::io::Io;
 use millstream_tests::{
     counts::{deviation, visible},
     host_workers::{HostedJob, Spread},
@@ -106,7 +107,7 @@ fn three_hosts_count_each_record_exactly_once() {
 
 #[test]
 fn a_ring_carries_records_between_hosts_where_it_is_asked_for() {
-    let has_ring = Io::start(SocketIo::Uring).has_ring();
+    let has_ring = Io::start(NetworkIo::Uring).has_ring();
     if !has_ring {
         println!("there is no io_uring here: all of it is tested with system calls");
     }

@@ -57,10 +57,11 @@ const MOMENTS: [Moment; 9] = [
     Moment { log: "taskmanager", words: "a worker process has started" },
     Moment { log: "jobmanager", words: "a worker has joined" },
     Moment { log: "jobmanager", words: "the job is deployed" },
-    Moment { log: "jobmanager", words: "the job restarts" },
+    RESTART,
     Moment { log: "jobmanager", words: "checkpoint complete" },
     UNDER_WAY,
 ];
+const RESTART: Moment = Moment { log: "jobmanager", words: "the job restarts" };
 const UNDER_WAY: Moment = Moment { log: "", words: "a checkpoint is under way" };
 
 impl fmt::Display for Moment {
@@ -241,6 +242,31 @@ fn whatever_is_killed_whenever_each_record_counts_exactly_once() {
 fn a_thousand_kills_cost_no_record() {
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
     rounds(1_000, now.map_or(0, |since| since.as_secs()));
+}
+
+/// Otherwise a line of a log that has got other words would make the draws of its moment random ones, and nobody would see.
+#[test]
+fn every_named_moment_comes() {
+    let root = tempfile::tempdir().unwrap();
+    let folder = JobFolder::new(root.path());
+    let mut author = Author::of(&folder);
+    author.write(100);
+    let mut chaos = start(root.path(), &folder, 0);
+    wait_until("a checkpoint", || folder.newest_checkpoint() > 0);
+    let mut seen = Vec::new();
+    // Logs begin anew with the JobManager, so it is looked before.
+    let mut look = |chaos: &Chaos<'_>| seen.extend(MOMENTS.into_iter().filter(|moment| chaos.count(*moment) > 0));
+    look(&chaos);
+    chaos.kill(Kind::Worker);
+    wait_until("a restart", || chaos.count(RESTART) > 0);
+    look(&chaos);
+    chaos.kill(Kind::JobManager);
+    look(&chaos);
+    seen.sort_unstable();
+    seen.dedup();
+    let mut all = MOMENTS.to_vec();
+    all.sort_unstable();
+    assert_eq!(seen, all);
 }
 
 #[test]

@@ -13,6 +13,7 @@ use crossbeam_channel::{Receiver, Sender, unbounded};
 use millstream::{
     model::{
         config::SHUFFLE_LANES,
+        config::{NETWORK_IO, NetworkIo},
         id::{JobId, WorkerId},
         job_graph::JobGraph,
         message::{FromWorker, Report, ToWorker},
@@ -22,7 +23,7 @@ use millstream::{
 use millstream_controlplane::{
     JobHandle, JobMaster, JobMasterConfig, JobMetrics, JobOutcome, WorkerLink, store::MemoryStore,
 };
-use millstream_dataplane::{Carrier, ClusterCa, NetworkSetup, SocketIo, configured_io};
+use millstream_dataplane::{Carrier, ClusterCa, NetworkSetup};
 use millstream_providers::process::WorkerProcess;
 
 use crate::{
@@ -80,7 +81,7 @@ impl HostedJob {
             authority: ClusterCa::generate(graph.job_id.0, SystemTime::now(), DAY).expect("there is randomness"),
             job: graph.job_id,
             carrier: Carrier::configured(&graph.configuration).expect("the test configures one"),
-            io: configured_io(&graph.configuration).expect("it is one"),
+            io: graph.configuration.get(&NETWORK_IO).expect("it is one"),
             lanes: graph.configuration.get(&SHUFFLE_LANES).expect("it is a number") as u8,
             spread,
             reports: sender,
@@ -151,7 +152,7 @@ struct Starter {
     authority: ClusterCa,
     job: JobId,
     carrier: Carrier,
-    io: SocketIo,
+    io: NetworkIo,
     lanes: u8,
     spread: Spread,
     reports: Sender<FromWorker>,

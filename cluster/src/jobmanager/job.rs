@@ -9,7 +9,7 @@ use std::{
 };
 
 use crossbeam_channel::Sender;
-use millstream::{job::FinishedJob, worker_network::JobNetwork};
+use millstream::{job::FinishedJob, mini_cluster::finished, worker_network::JobNetwork};
 use millstream_client::proto::v1::{self, ToTaskManager, to_task_manager::Body};
 use millstream_controlplane::{JobHandle, JobOutcome, WorkerLink};
 use millstream_model::{
@@ -108,16 +108,7 @@ impl Job {
 
     /// What a program is told that has waited for it, once it has ended.
     pub(super) fn finished(&self) -> Option<FinishedJob> {
-        let outcome = self.has_ended().then(|| self.handle.outcome()).flatten()?;
-        Some(FinishedJob {
-            status: outcome.status,
-            failure: outcome.failure,
-            runtime: outcome.timings.net_runtime,
-            restarts: outcome.timings.restarts.into(),
-            checkpoints: outcome.timings.checkpoints.completed,
-            accumulators: outcome.accumulators,
-            collected: outcome.collected,
-        })
+        self.has_ended().then(|| self.handle.outcome().map(finished)).flatten()
     }
 
     /// What is left of it, once it has ended.

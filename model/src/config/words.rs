@@ -1,5 +1,7 @@
 //! Values that are one of a few words. Case, `-` and `_` do not matter: `fixed-delay` and `fixeddelay` are the same.
 
+use serde::{Deserialize, Serialize};
+
 use super::value::Value;
 
 /// Declares an enum whose values are written as one of a few words; the first word of each variant is documented.
@@ -12,7 +14,7 @@ macro_rules! words {
         }
     )+) => {$(
         $(#[$doc])*
-        #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+        #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
         pub enum $name {
             $(#[$first_doc])* $first,
             $($(#[$variant_doc])* $variant,)*

@@ -18,6 +18,7 @@ use std::{io, net::SocketAddr, sync::Arc, thread::JoinHandle, time::Duration};
 
 use crossbeam_channel::{Sender, unbounded};
 use millstream_model::{
+    config::NetworkIo,
     fault::Failure,
     id::{Generation, WorkerId},
     message::ShuffleMetrics,
@@ -26,7 +27,6 @@ use millstream_model::{
 pub use self::drive::SlotDrive;
 use self::{drive::Drive, net_loop::NetLoop};
 use crate::{
-    io::SocketIo,
     link::{Local, PeerChannels},
     transport::Listener,
     wake::Waker,
@@ -43,7 +43,7 @@ pub struct ExchangeConfig {
     /// How long a peer may take to be connected.
     pub connect_timeout: Duration,
     /// What its sockets are read and written with.
-    pub io: SocketIo,
+    pub io: NetworkIo,
 }
 
 /// What the exchange tells its worker.

@@ -326,7 +326,7 @@ impl NetLoop {
     fn receive(&mut self, now: Instant) -> bool {
         let mut has_received = false;
         let due = self.connections.iter_mut().flatten().filter(|connected| connected.is_due);
-        self.io.ask(due.map(Connected::served));
+        self.io.ask(self.due.len(), due.map(Connected::served));
         for at in 0..self.due.len() {
             let index = self.due[at];
             let Some(connected) = &mut self.connections[index] else { continue };
@@ -439,10 +439,12 @@ impl NetLoop {
     }
 
     fn transmit(&mut self, now: Instant) {
+        let count = self.due.len();
         self.due.clear();
         let due = self.connections.iter_mut().flatten().filter(|connected| connected.is_due);
         self.io.transmit(
             now,
+            count,
             due.map(|connected| {
                 connected.is_due = false;
                 connected.served()

@@ -7,13 +7,13 @@ use std::{
     time::{Instant, SystemTime},
 };
 
-use millstream_model::{deployment::ChannelToken, id::JobId};
+use millstream_model::{config::NetworkIo, deployment::ChannelToken, id::JobId};
 
 use super::*;
 use crate::{
     channel::{ChannelReceiver, ChannelSender, GrantSignal, channel},
     gate::{GateSignal, InputGate},
-    io::{Io, SocketIo},
+    io::Io,
     segment::SegmentPool,
     transport::{
         BindError, Options,
@@ -42,7 +42,7 @@ pub(crate) enum Over {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Way {
     over: Over,
-    io: SocketIo,
+    io: NetworkIo,
 }
 
 impl From<Over> for Way {
@@ -53,17 +53,17 @@ impl From<Over> for Way {
 
 impl Over {
     const fn by_ring(self) -> Way {
-        Way { over: self, io: SocketIo::Uring }
+        Way { over: self, io: NetworkIo::Uring }
     }
 
     const fn by_calls(self) -> Way {
-        Way { over: self, io: SocketIo::Syscall }
+        Way { over: self, io: NetworkIo::Syscall }
     }
 }
 
 impl Way {
     fn has_ring(self) -> bool {
-        self.io != SocketIo::Syscall && Io::start(self.io).has_ring()
+        self.io != NetworkIo::Syscall && Io::start(self.io).has_ring()
     }
 }
 

@@ -14,7 +14,7 @@ mod trains;
 
 use std::{io, time::Instant};
 
-use serde::{Deserialize, Serialize};
+use millstream_model::config::NetworkIo;
 
 use self::ring::CALLS_MAX;
 pub use self::{
@@ -33,17 +33,6 @@ const TRAINS_MAX: usize = 32;
 const CALLS_PER_ASK: usize = 2;
 /// No more connections load anything when so many bytes are loaded: what is to be sent should still be in the processor's cache when it is.
 const LOADED_BYTES: usize = 128 << 10;
-
-/// What sockets are read and written with.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
-pub enum SocketIo {
-    /// The ring where it is faster, if there is one.
-    #[default]
-    Auto,
-    /// The ring, if there is one.
-    Uring,
-    Syscall,
-}
 
 /// The way to the sockets of a worker. For one thread at a time.
 pub struct Io {
@@ -68,19 +57,19 @@ pub struct Answer {
 
 impl Io {
     /// Finds out what the kernel has, and says so.
-    pub fn start(wanted: SocketIo) -> Io {
+    pub fn start(wanted: NetworkIo) -> Io {
         Io::with(wanted, Ring::probe)
     }
 
-    fn with(wanted: SocketIo, probe: impl FnOnce() -> io::Result<Ring>) -> Io {
-        let connections_min = if wanted == SocketIo::Auto { CONNECTIONS_MIN } else { 1 };
+    fn with(wanted: NetworkIo, probe: impl FnOnce() -> io::Result<Ring>) -> Io {
+        let connections_min = if wanted == NetworkIo::Auto { CONNECTIONS_MIN } else { 1 };
         let mut io = Io { ring: None, connections_min, trains: Trains::default() };
-        match (wanted, (wanted != SocketIo::Syscall).then(probe)) {
+        match (wanted, (wanted != NetworkIo::Syscall).then(probe)) {
             (_, Some(Ok(ring))) => {
                 io.ring = Some(ring);
                 tracing::info!(connections_min, "sockets are read and written with io_uring");
             }
-            (SocketIo::Uring, Some(Err(error))) => {
+            (NetworkIo::Uring, Some(Err(error))) => {
                 tracing::warn!(%error, "there is no io_uring: sockets are read and written with system calls");
             }
             (_, Some(Err(error))) => {
@@ -96,14 +85,11 @@ impl Io {
         self.ring.is_some()
     }
 
-    /// Asks the sockets of connections what they have, so that the `receive` which follows knows it already. Leaves it to
-    /// that where the ring is of no use.
-    pub fn ask<'a>(&mut self, due: impl Iterator<Item = Served<'a>>) {
-        let Some(ring) = &mut self.ring else { return };
+    /// Asks the sockets of `count` connections what they have, so that the `receive` which follows knows it already. Leaves
+    /// it to that where the ring is of no use.
+    pub fn ask<'a>(&mut self, count: usize, due: impl Iterator<Item = Served<'a>>) {
+        let Some(ring) = self.ring.as_mut().filter(|_| count >= self.connections_min) else { return };
         let mut due: Vec<Served<'_>> = due.collect();
-        if due.len() < self.connections_min {
-            return;
-        }
         let (mut rest, mut failure) = (&mut due[..], None);
         while !rest.is_empty() && failure.is_none() {
             let mut asked = Vec::with_capacity(rest.len());
@@ -131,13 +117,12 @@ impl Io {
         self.end_ring(failure);
     }
 
-    /// Lets connections send what they can.
-    pub fn transmit<'a>(&mut self, now: Instant, due: impl Iterator<Item = Served<'a>>) {
-        let Some(ring) = &mut self.ring else { return due.for_each(|served| served.transport.transmit(now)) };
+    /// Lets `count` connections send what they can.
+    pub fn transmit<'a>(&mut self, now: Instant, count: usize, due: impl Iterator<Item = Served<'a>>) {
+        let Some(ring) = self.ring.as_mut().filter(|_| count >= self.connections_min) else {
+            return due.for_each(|served| served.transport.transmit(now));
+        };
         let mut due: Vec<Served<'_>> = due.collect();
-        if due.len() < self.connections_min {
-            return due.into_iter().for_each(|served| served.transport.transmit(now));
-        }
         let (mut rest, mut failure) = (&mut due[..], None);
         while !rest.is_empty() && failure.is_none() {
             let mut loaded = Vec::with_capacity(rest.len());

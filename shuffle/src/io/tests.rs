@@ -164,7 +164,7 @@ impl Subscriber for Log {
     fn exit(&self, _: &span::Id) {}
 }
 
-fn logged(wanted: SocketIo, probe: impl FnOnce() -> io::Result<Ring>) -> (Io, Vec<String>) {
+fn logged(wanted: NetworkIo, probe: impl FnOnce() -> io::Result<Ring>) -> (Io, Vec<String>) {
     let log = Log::default();
     let io = tracing::subscriber::with_default(log.clone(), || Io::with(wanted, probe));
     let lines = log.0.lock().unwrap().clone();
@@ -173,16 +173,16 @@ fn logged(wanted: SocketIo, probe: impl FnOnce() -> io::Result<Ring>) -> (Io, Ve
 
 #[test]
 fn without_a_ring_there_are_system_calls_and_a_line_that_says_why() {
-    for (wanted, level) in [(SocketIo::Uring, "WARN"), (SocketIo::Auto, "INFO")] {
+    for (wanted, level) in [(NetworkIo::Uring, "WARN"), (NetworkIo::Auto, "INFO")] {
         let (io, lines) = logged(wanted, || Err(io::Error::from_raw_os_error(nix::libc::EPERM)));
         let [line] = &lines[..] else { panic!("{lines:?}") };
         assert!(!io.has_ring());
         assert!(line.starts_with(level) && line.contains("there is no io_uring"), "{line}");
         assert!(line.contains("system calls") && line.contains("Operation not permitted"), "{line}");
     }
-    let (io, lines) = logged(SocketIo::Syscall, || panic!("nobody has asked for a ring"));
+    let (io, lines) = logged(NetworkIo::Syscall, || panic!("nobody has asked for a ring"));
     assert!(!io.has_ring() && lines.len() == 1 && lines[0].contains("as configured"), "{lines:?}");
     let Some(ring) = ring() else { return };
-    let (io, lines) = logged(SocketIo::Uring, || Ok(ring));
+    let (io, lines) = logged(NetworkIo::Uring, || Ok(ring));
     assert!(io.has_ring() && lines.len() == 1 && lines[0].contains("io_uring"), "{lines:?}");
 }

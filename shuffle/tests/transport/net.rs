@@ -9,9 +9,9 @@ use std::{
 
 use bytes::Bytes;
 use fastrand::Rng;
-use millstream_model::id::WorkerId;
+use millstream_model::{config::NetworkIo, id::WorkerId};
 use millstream_shuffle::{
-    io::{Io, Served, SocketIo},
+    io::{Io, Served},
     transport::{
         Batch, Closed, Connection, Listener, Options, Stream, Transport,
         identity::{ClusterCa, Identity},
@@ -35,16 +35,16 @@ pub enum Over {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Kind {
     over: Over,
-    io: SocketIo,
+    io: NetworkIo,
 }
 
 impl Kind {
     const fn by_calls(over: Over) -> Self {
-        Kind { over, io: SocketIo::Syscall }
+        Kind { over, io: NetworkIo::Syscall }
     }
 
     const fn by_ring(over: Over) -> Self {
-        Kind { over, io: SocketIo::Uring }
+        Kind { over, io: NetworkIo::Uring }
     }
 
     pub fn quic() -> Self {
@@ -263,7 +263,7 @@ pub struct Net {
 impl Net {
     pub fn new(kind: Kind, seed: u64) -> Self {
         let io = Io::start(kind.io);
-        if kind.io == SocketIo::Uring && !io.has_ring() {
+        if kind.io == NetworkIo::Uring && !io.has_ring() {
             println!("there is no io_uring here: what was to be tested with it is tested with system calls");
         }
         Net {
@@ -369,7 +369,8 @@ impl Net {
                 let due = link.transport.deadline().is_some_and(|deadline| deadline <= now);
                 link.turn = std::mem::take(&mut link.ready) || due;
             }
-            self.io.ask(links.iter_mut().filter(|link| link.turn).map(Link::served));
+            let count = links.iter().filter(|link| link.turn).count();
+            self.io.ask(count, links.iter_mut().filter(|link| link.turn).map(Link::served));
             let mut rooms = Vec::new();
             for link in &mut *links {
                 if link.turn {
@@ -380,7 +381,8 @@ impl Net {
                 link.turn |= link.is_open() && link.write(&self.pattern, &mut self.rng);
                 rooms.push(link.transport.room(Stream::Lane(0)));
             }
-            self.io.transmit(now, links.iter_mut().filter(|link| link.turn).map(Link::served));
+            let count = links.iter().filter(|link| link.turn).count();
+            self.io.transmit(now, count, links.iter_mut().filter(|link| link.turn).map(Link::served));
             for (link, room) in links.iter().zip(rooms).filter(|(link, _)| link.turn) {
                 link.look_for_room(now, room);
             }

@@ -167,15 +167,21 @@ fn a_short_darkness_is_survived(kind: Kind) {
     net.until(|net| net.link(1, 0).received_bytes() == 20_000_000);
 }
 
-/// More is under way than congestion control allows when it gets dark, so nothing of it makes room for anything else.
-fn light_is_seen_at_once_even_if_it_got_dark_while_much_was_under_way(kind: Kind) {
+/// Two workers over a rough path, of which `sender` sends without end: as much is under way as congestion control allows.
+fn congested(kind: Kind, sender: usize) -> (Net, Proxy) {
     let options = Options { idle_timeout: Duration::from_secs(4), ..impatient() };
     let mut net = Net::of_workers(kind, 2, &options);
     let proxy = Proxy::to(net.nodes[1].listener.address(), 0x0dd);
     proxy.weather(Weather::Rough);
     net.dial_at(0, WorkerId(1), proxy.address);
     net.until(|net| net.all_links(2, Link::is_open));
-    net.link(0, 0).send(Stream::Lane(0), 2_000_000_000);
+    net.link(sender, 0).send(Stream::Lane(0), 2_000_000_000);
+    (net, proxy)
+}
+
+/// More is under way than congestion control allows when it gets dark, so nothing of it makes room for anything else.
+fn light_is_seen_at_once_even_if_it_got_dark_while_much_was_under_way(kind: Kind) {
+    let (mut net, proxy) = congested(kind, 0);
     for dark in [1_500, 1_700, 1_900] {
         let before = net.link(1, 0).received_bytes();
         net.until(|net| net.link(1, 0).received_bytes() > before + 3_000_000);
@@ -191,13 +197,7 @@ fn light_is_seen_at_once_even_if_it_got_dark_while_much_was_under_way(kind: Kind
 
 /// One side hears the other all the time, and is not heard while more is under way than congestion control allows.
 fn who_was_not_heard_answers_as_soon_as_it_can_be_although_it_has_much_to_send(kind: Kind) {
-    let options = Options { idle_timeout: Duration::from_secs(4), ..impatient() };
-    let mut net = Net::of_workers(kind, 2, &options);
-    let proxy = Proxy::to(net.nodes[1].listener.address(), 0x0dd);
-    proxy.weather(Weather::Rough);
-    net.dial_at(0, WorkerId(1), proxy.address);
-    net.until(|net| net.all_links(2, Link::is_open));
-    net.link(1, 0).send(Stream::Lane(0), 2_000_000_000);
+    let (mut net, proxy) = congested(kind, 1);
     for mute in [1_500, 1_700, 1_900] {
         let before = net.link(0, 0).received_bytes();
         net.until(|net| net.link(0, 0).received_bytes() > before + 3_000_000);

@@ -5,6 +5,7 @@ use std::time::Duration;
 use bytes::BytesMut;
 use millstream::{
     model::{
+        config::NetworkIo,
         deployment::{ChannelToken, CompletedCheckpoint, CoordinatorState, FileHandle, SubtaskState, VertexShape},
         fault::Failure,
         id::{
@@ -24,7 +25,7 @@ use millstream_api::{
     record::Record,
     signal::Barrier,
 };
-use millstream_dataplane::{Carrier, NetworkSetup, SocketIo};
+use millstream_dataplane::{Carrier, NetworkSetup};
 use millstream_shuffle::{
     credit::{Backlog, Grant},
     transport::{
@@ -310,7 +311,7 @@ fn worker_setups() -> Named {
         lanes: 16,
         connect_timeout: Duration::from_secs(10),
         idle_timeout: Duration::from_secs(10),
-        io: SocketIo::Auto,
+        io: NetworkIo::Auto,
     };
     let alone = WorkerSetup { worker: WorkerId(0), slots: 2, network: None }.to_line();
     let full = WorkerSetup { worker: WorkerId(3), slots: 2, network: Some(network) }.to_line();
