@@ -34,6 +34,6 @@ pub mod store;
 
 pub use job_master::{
     Busy, CheckpointRefused, CheckpointStats, ExecutionSnapshot, JobHandle, JobMaster, JobMasterConfig, JobMetrics,
-    JobOutcome, JobTimings, TaskCounts, TaskSnapshot, WorkerLink,
+    JobOutcome, JobTimings, SteppedJobMaster, TaskCounts, TaskSnapshot, WorkerLink,
 };
 pub use store::{JobRecord, Store, StoreError};

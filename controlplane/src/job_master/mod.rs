@@ -27,6 +27,7 @@
 //! | checkpoints, and who asked for them | `checkpointing` |
 //! | cancelling, failing, the watchdog, the end | `stop` |
 //! | what others are shown of all tasks | `snapshot` |
+//! | the same without a thread and a clock, for the simulation | `stepped` |
 
 mod checkpointing;
 mod deploy;
@@ -40,6 +41,7 @@ mod phase;
 mod record;
 mod restore;
 mod snapshot;
+mod stepped;
 mod stop;
 #[cfg(test)]
 mod tests;
@@ -86,6 +88,7 @@ pub use self::{
     handle::{Busy, CheckpointRefused, JobHandle},
     outcome::{JobMetrics, JobOutcome, JobTimings},
     snapshot::{ExecutionSnapshot, TaskCounts, TaskSnapshot},
+    stepped::SteppedJobMaster,
 };
 pub use crate::checkpoint::CheckpointStats;
 
@@ -152,7 +155,11 @@ pub struct JobMaster {
     waiting: Vec<(CheckpointId, Sender<Result<CheckpointId, CheckpointRefused>>)>,
     started: Moment,
     restarts: u32,
+    jitter: Jitter,
 }
+
+/// Gives numbers in 0..1, by which jobs that failed together do not restart together.
+pub type Jitter = Box<dyn FnMut() -> f64 + Send>;
 
 impl JobMaster {
     /// Starts the job on a thread of its own and returns at once. Whatever goes wrong shows in the outcome.
@@ -165,11 +172,10 @@ impl JobMaster {
         let shown = view.clone();
         let run = move || {
             let master_view = view.clone();
-            let ran = catch_unwind(AssertUnwindSafe(|| match JobMaster::prepare(config, master_view, clock.now()) {
-                Ok(master) => master.run(events),
-                Err(Setback::Failed(failure)) => view.end(ended_early(job, JobStatus::Failed, failure)),
-                Err(Setback::LeadershipLost(error)) => {
-                    view.end(ended_early(job, JobStatus::Initializing, not_leading(&error)));
+            let ran = catch_unwind(AssertUnwindSafe(|| {
+                match JobMaster::prepare(config, master_view, Box::new(random), clock.now()) {
+                    Ok(master) => master.run(events),
+                    Err(setback) => view.end(setback.outcome_of(job)),
                 }
             }));
             if ran.is_err() {
@@ -186,7 +192,7 @@ impl JobMaster {
     }
 
     /// Reads what is stored of the job and what it is to start from. Deploys nothing.
-    fn prepare(config: JobMasterConfig, view: Arc<View>, now: Moment) -> Result<JobMaster, Setback> {
+    fn prepare(config: JobMasterConfig, view: Arc<View>, jitter: Jitter, now: Moment) -> Result<JobMaster, Setback> {
         let JobMasterConfig { graph, workers, store, checkpoint_dir, epoch, .. } = config;
         let configuration = &graph.configuration;
         let bad_value = |error: BadValue| Setback::Failed(error.into());
@@ -227,6 +233,7 @@ impl JobMaster {
             waiting: Vec::new(),
             started: now,
             restarts: 0,
+            jitter,
         })
     }
 
@@ -359,7 +366,8 @@ impl JobMaster {
             Phase::Running { .. } => {
                 tracing::warn!(job = %self.graph.job_id, %failure, "the job has failed");
                 self.view.lock().metrics.last_failure = Some(failure.clone());
-                let (then, status) = match self.failover.on_failure(vertex, failure, now, random()) {
+                let jitter = (self.jitter)();
+                let (then, status) = match self.failover.on_failure(vertex, failure, now, jitter) {
                     Verdict::Restart { after, .. } => (AfterStop::Restart { after }, JobStatus::Restarting),
                     Verdict::Fail { failure } => (AfterStop::Fail(failure), JobStatus::Failing),
                 };
@@ -461,6 +469,17 @@ impl JobMaster {
 
     fn send_to_all(&self, command: Command) {
         self.workers.send_to_all(self.epoch, &command);
+    }
+}
+
+impl Setback {
+    /// How a job ended that could not even be prepared.
+    fn outcome_of(self, job: JobId) -> JobOutcome {
+        match self {
+            Setback::Failed(failure) => ended_early(job, JobStatus::Failed, failure),
+            // It runs elsewhere.
+            Setback::LeadershipLost(error) => ended_early(job, JobStatus::Initializing, not_leading(&error)),
+        }
     }
 }
 

@@ -113,7 +113,7 @@ impl Scene {
         };
         let (handle, side) = JobHandle::new(graph.job_id);
         let now = Moment(Duration::from_secs(1_000_000));
-        let master = JobMaster::prepare(config, side.view, now).unwrap();
+        let master = JobMaster::prepare(config, side.view, Box::new(|| 0.5), now).unwrap();
         let mut scene = Scene { master, handle, inbox, store, root, now, graph };
         scene.master.begin(now);
         scene

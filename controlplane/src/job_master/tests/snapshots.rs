@@ -46,7 +46,7 @@ fn a_job_without_slots_shows_tasks_that_were_never_deployed() {
         checkpoint_dir: None,
         epoch,
     };
-    let mut master = JobMaster::prepare(config, side.view, Moment::default()).unwrap();
+    let mut master = JobMaster::prepare(config, side.view, Box::new(|| 0.5), Moment::default()).unwrap();
     master.begin(Moment::default());
     let snapshot = master.snapshot(Moment::default());
     assert!(snapshot.tasks.iter().all(|task| task.state == ExecutionState::Created && task.place.is_none()));
