@@ -9,12 +9,15 @@
 //! |---|---|
 //! | how many slots a job needs, and which of them a subtask runs in | [`sharing`] |
 //! | which TaskManagers' slots a job gets | [`slot_manager`] |
+//! | which worker holds them, and what its end leads to | [`resource_manager`] |
 //! | what a TaskManager has given to whom | [`slot_table`] |
 
+pub mod resource_manager;
 pub mod sharing;
 pub mod slot_manager;
 pub mod slot_table;
 
+pub use resource_manager::{LostWorker, ReportRefused, ResourceManager, Worker, WorkerRequest};
 pub use sharing::{SharedSlot, SlotSharing};
 pub use slot_manager::{Allocation, SlotCount, SlotManager, SlotRequest, Spread};
 pub use slot_table::{Accepted, RequestRefused, SlotTable};

@@ -1,9 +1,9 @@
 //! All that a JobManager knows: its jobs, its TaskManagers, and who holds which slots.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
+    collections::{BTreeMap, BTreeSet, HashSet},
     sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::Ordering},
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    time::{SystemTime, UNIX_EPOCH},
 };
 
 use crossbeam_channel::unbounded;
@@ -21,7 +21,7 @@ use millstream_model::{
     job_graph::JobGraph,
     message::{FromWorker, Report},
 };
-use millstream_slots::{SlotManager, SlotRequest, Spread};
+use millstream_slots::{LostWorker, ReportRefused, ResourceManager, Spread, Worker, WorkerRequest};
 
 use super::{
     accepted::AcceptedJobs,
@@ -31,9 +31,6 @@ use crate::random_id;
 
 /// Ended jobs beyond these are forgotten, the oldest first.
 const ENDED_JOBS_MAX: usize = 1000;
-/// After the first worker of a job that ended before it was ready.
-const FIRST_PAUSE: Duration = Duration::from_millis(100);
-const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 
 /// The cluster. Cheap to clone.
 #[derive(Clone)]
@@ -50,8 +47,7 @@ struct State {
     /// Those that are being stored.
     arriving: BTreeSet<JobId>,
     task_managers: BTreeMap<TaskManagerId, Connected>,
-    slots: SlotManager,
-    allocations: HashMap<AllocationId, Worker>,
+    resources: ResourceManager,
 }
 
 /// A TaskManager that is there.
@@ -84,15 +80,6 @@ pub(super) struct Holder {
     pub(super) slots: u32,
 }
 
-/// What holds slots.
-struct Worker {
-    job: JobId,
-    worker: WorkerId,
-    task_manager: TaskManagerId,
-    slots: u32,
-    is_ready: bool,
-}
-
 /// Why a job is not taken.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum SubmissionRefused {
@@ -113,8 +100,7 @@ impl Cluster {
             jobs: BTreeMap::new(),
             arriving: BTreeSet::new(),
             task_managers: BTreeMap::new(),
-            slots: SlotManager::new(spread),
-            allocations: HashMap::new(),
+            resources: ResourceManager::new(spread),
         };
         Cluster {
             leadership: Arc::new(leadership),
@@ -192,7 +178,7 @@ impl Cluster {
         });
         tracing::info!(job = %id, name = graph.name, "a job has a JobMaster");
         let job = Job::new(&graph, handle.clone(), report_sender, joining_sender, network, sha256, wall_millis());
-        state.slots.require(id, job.required_slots);
+        state.resources.submit(id, job.required_slots);
         state.jobs.insert(id, job);
         state.match_slots();
         drop(state);
@@ -220,19 +206,11 @@ impl Cluster {
 
     fn on_job_ended(&self, id: JobId) {
         let mut state = self.lock();
-        state.slots.require(id, 0);
-        if let Some(job) = state.jobs.get(&id) {
-            job.is_over.store(true, Ordering::SeqCst);
-        }
-        for (allocation, worker) in &state.allocations {
-            if worker.job == id {
-                state.send(
-                    worker.task_manager,
-                    Body::Release(v1::SlotRelease { allocation_id: allocation.to_string() }),
-                );
-            }
+        for (task_manager, allocation) in state.resources.on_ended(id) {
+            state.send(task_manager, Body::Release(v1::SlotRelease { allocation_id: allocation.to_string() }));
         }
         if let Some(job) = state.jobs.get_mut(&id) {
+            job.is_over.store(true, Ordering::SeqCst);
             job.end_time_millis = wall_millis();
             job.trouble = None;
             job.ended.send_replace(true);
@@ -270,14 +248,14 @@ impl Cluster {
     pub(super) fn occupied(&self) -> Vec<Occupied> {
         let state = self.lock();
         let of = |id: TaskManagerId| {
-            let held = state.allocations.values().filter(move |worker| worker.task_manager == id);
-            let holder = |worker: &Worker| {
+            let held = state.resources.workers().filter(move |(_, worker)| worker.task_manager == id);
+            let holder = |(_, worker): (AllocationId, &Worker)| {
                 let job = state.jobs.get(&worker.job)?.handle.clone();
                 Some(Holder { job, worker: worker.worker, slots: worker.slots })
             };
             held.filter_map(holder).collect()
         };
-        let described = state.slots.task_managers().filter_map(|(id, count)| {
+        let described = state.resources.task_managers().filter_map(|(id, count)| {
             let connected = state.task_managers.get(&id)?;
             Some(Occupied {
                 id,
@@ -318,7 +296,7 @@ impl Cluster {
 
     pub(super) fn task_managers(&self) -> Vec<v1::TaskManager> {
         let state = self.lock();
-        let described = state.slots.task_managers().map(|(id, count)| v1::TaskManager {
+        let described = state.resources.task_managers().map(|(id, count)| v1::TaskManager {
             id: id.to_string(),
             address: state.task_managers.get(&id).map(|known| known.address.clone()).unwrap_or_default(),
             slots: count.total,
@@ -338,7 +316,7 @@ impl Cluster {
         state
             .task_managers
             .insert(id, Connected { address, cpu_cores, physical_memory_bytes, outbox, heard_millis: wall_millis() });
-        state.slots.on_registered(id, slots);
+        state.resources.on_registered(id, slots);
         state.match_slots();
         true
     }
@@ -348,9 +326,10 @@ impl Cluster {
         let mut state = self.lock();
         let Some(connected) = state.task_managers.remove(&id) else { return };
         tracing::warn!(task_manager = %id, address = connected.address, why, "a TaskManager is gone");
-        for (allocation, _) in state.slots.on_gone(id) {
-            let why = format!("its TaskManager at {} is gone: {why}", connected.address);
-            state.lose_worker(allocation, &why);
+        state.note_what_is_over();
+        let why = format!("its TaskManager at {} is gone: {why}", connected.address);
+        for lost in state.resources.on_gone(id) {
+            state.tell_lost(lost, &why);
         }
         state.match_slots();
     }
@@ -359,16 +338,22 @@ impl Cluster {
     pub(super) fn on_report(&self, from: TaskManagerId, allocation: AllocationId, message: FromWorker) {
         let mut state = self.lock();
         let state = &mut *state;
-        let Some(worker) = state.allocations.get_mut(&allocation) else { return };
-        if worker.task_manager != from || worker.worker != message.worker {
-            tracing::warn!(%allocation, task_manager = %from, "a report about another's worker is dropped");
-            return;
-        }
+        let is_registration = matches!(message.report, Report::Registered { .. });
+        let sender = match is_registration {
+            true => state.resources.on_ready(from, allocation, message.worker),
+            false => state.resources.sender(from, allocation, message.worker),
+        };
+        let worker = match sender {
+            Ok(worker) => worker,
+            Err(ReportRefused::Unknown(_)) => return,
+            Err(refused) => {
+                tracing::warn!(task_manager = %from, %refused, "a report of a worker is dropped");
+                return;
+            }
+        };
         let Some(job) = state.jobs.get_mut(&worker.job) else { return };
         if let Report::Registered { slots, shuffle_address } = message.report {
             let Some(connected) = state.task_managers.get(&from) else { return };
-            worker.is_ready = true;
-            job.still_births = 0;
             job.trouble = None;
             let link = Link {
                 job: worker.job,
@@ -388,33 +373,25 @@ impl Cluster {
     /// An allocation holds nothing any more.
     pub(super) fn on_freed(&self, from: TaskManagerId, allocation: AllocationId, why: &str) {
         let mut state = self.lock();
-        if state.slots.on_freed(from, allocation).is_none() {
-            return;
-        }
-        let pause = state.lose_worker(allocation, why);
-        match pause {
-            None => state.match_slots(),
-            Some((job, pause)) => {
-                // Nothing is asked for it meanwhile; others are not kept waiting.
-                state.slots.require(job, 0);
-                state.match_slots();
+        state.note_what_is_over();
+        if let Some(lost) = state.resources.on_freed(from, allocation) {
+            state.tell_lost(lost, why);
+            if let Some(pause) = lost.pause {
                 let cluster = self.clone();
                 tokio::spawn(async move {
                     tokio::time::sleep(pause).await;
-                    cluster.require_again(job);
+                    cluster.require_again(lost.job);
                 });
             }
         }
+        state.match_slots();
     }
 
     fn require_again(&self, id: JobId) {
         let mut state = self.lock();
-        let required =
-            state.jobs.get(&id).filter(|job| !job.is_over.load(Ordering::SeqCst)).map(|job| job.required_slots);
-        if let Some(required) = required {
-            state.slots.require(id, required);
-            state.match_slots();
-        }
+        state.note_what_is_over();
+        state.resources.require_again(id);
+        state.match_slots();
     }
 
     /// Logs what becomes of the jobs that run when this process ends. TaskManagers end their workers when they lose it.
@@ -438,16 +415,16 @@ impl State {
 
     /// Gives free slots to jobs that miss some.
     fn match_slots(&mut self) {
-        for SlotRequest { task_manager, id, allocation } in self.slots.allocate(new_id) {
+        for WorkerRequest { task_manager, id, allocation, worker } in self.resources.allocate(new_id) {
             let Some(job) = self.jobs.get_mut(&allocation.job) else { continue };
-            let worker = WorkerId(job.next_worker);
-            job.next_worker += 1;
             let network = match job.network.setup(worker) {
                 Ok(network) => network,
                 Err(failure) => {
                     tracing::error!(job = %allocation.job, %failure, "a worker cannot be set up");
                     job.trouble = Some(failure.to_string());
-                    self.slots.on_freed(task_manager, id);
+                    self.resources.on_freed(task_manager, id);
+                    // No worker has failed, so nothing is waited for.
+                    self.resources.require_again(allocation.job);
                     continue;
                 }
             };
@@ -459,35 +436,29 @@ impl State {
                 sha256: job.sha256.clone(),
                 setup: setup.to_line(),
             };
-            let slots = allocation.slots;
-            self.allocations.insert(id, Worker { job: allocation.job, worker, task_manager, slots, is_ready: false });
             self.send(task_manager, Body::Request(request));
         }
-        for (job, missing) in self.slots.missing() {
+        for (job, missing) in self.resources.missing() {
             tracing::info!(%job, missing, "a job waits for slots");
         }
     }
 
-    /// Tells a job that a worker of it is gone. How long to wait before it gets another, if the reason seems to be the
-    /// job's own.
-    fn lose_worker(&mut self, allocation: AllocationId, why: &str) -> Option<(JobId, Duration)> {
-        let lost = self.allocations.remove(&allocation)?;
-        let job = self.jobs.get_mut(&lost.job)?;
+    /// Jobs end on threads of their own; what they have told their workers shows in a flag of theirs.
+    fn note_what_is_over(&mut self) {
+        for (id, _) in self.jobs.iter().filter(|(_, job)| !job.has_ended() && job.is_over.load(Ordering::SeqCst)) {
+            self.resources.on_over(*id);
+        }
+    }
+
+    /// Tells a job that a worker of it is gone.
+    fn tell_lost(&mut self, lost: LostWorker, why: &str) {
+        let Some(job) = self.jobs.get_mut(&lost.job) else { return };
         let failure = Failure::new(why);
         // A job that has ended does not hear it.
         let _ = job.reports.send(FromWorker { worker: lost.worker, report: Report::WorkerFailed { failure } });
-        if job.is_over.load(Ordering::SeqCst) {
-            // Its end comes by another way, and may be late.
-            self.slots.require(lost.job, 0);
-            return None;
+        if lost.pause.is_some() {
+            job.trouble = Some(format!("a worker could not be started: {why}"));
         }
-        if lost.is_ready {
-            return None;
-        }
-        job.trouble = Some(format!("a worker could not be started: {why}"));
-        let pause = FIRST_PAUSE.saturating_mul(1 << job.still_births.min(16)).min(LONGEST_PAUSE);
-        job.still_births += 1;
-        Some((lost.job, pause))
     }
 }
 

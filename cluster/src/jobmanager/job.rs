@@ -38,10 +38,6 @@ pub(super) struct Job {
     /// Of its artifact.
     pub(super) sha256: String,
     pub(super) required_slots: u32,
-    /// The number of its next worker; none is used twice.
-    pub(super) next_worker: u32,
-    /// Workers in a row that ended before they were ready.
-    pub(super) still_births: u32,
     /// Why its workers do not come up, while they do not.
     pub(super) trouble: Option<String>,
     pub(super) start_time_millis: i64,
@@ -72,8 +68,6 @@ impl Job {
             network,
             sha256,
             required_slots: graph.required_slots(),
-            next_worker: 0,
-            still_births: 0,
             trouble: None,
             start_time_millis,
             end_time_millis: 0,
