@@ -126,6 +126,15 @@ impl ExecutionGraph {
         }
     }
 
+    /// These attempts were deployed by an earlier leader, and run.
+    pub fn adopt(&mut self, generation: Generation, placements: &[Placement], now: Moment) {
+        self.deploy(generation, placements, now);
+        for execution in self.executions_mut() {
+            execution.enter(ExecutionState::Initializing, now);
+            execution.enter(ExecutionState::Running, now);
+        }
+    }
+
     /// A worker has reported the state of an attempt.
     pub fn on_report(
         &mut self,

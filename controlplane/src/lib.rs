@@ -33,7 +33,7 @@ pub mod scheduler;
 pub mod store;
 
 pub use job_master::{
-    Busy, CheckpointRefused, CheckpointStats, ExecutionSnapshot, JobHandle, JobMaster, JobMasterConfig, JobMetrics,
-    JobOutcome, JobTimings, SteppedJobMaster, TaskCounts, TaskSnapshot, WorkerLink,
+    AdoptionConfig, Busy, CheckpointRefused, CheckpointStats, ExecutionSnapshot, JobHandle, JobMaster, JobMasterConfig,
+    JobMetrics, JobOutcome, JobTimings, SteppedJobMaster, TaskCounts, TaskSnapshot, WorkerLink,
 };
 pub use store::{JobRecord, Store, StoreError};

@@ -16,7 +16,7 @@ use millstream_model::{
     fault::Failure,
     id::{CheckpointId, ExecutionAttemptId, Generation, JobVertexId, LeaderEpoch, OperatorId, Subtask, WorkerId},
     job_graph::JobGraph,
-    message::{CheckpointKind, Command, FromWorker, Report, ToWorker},
+    message::{CheckpointKind, Command, FromWorker, Report, TaskStatus, ToWorker},
     state::ExecutionState,
 };
 use millstream_shuffle::{
@@ -91,7 +91,7 @@ impl Worker {
         });
         let exchange = exchange.transpose()?;
         let shuffle_address = exchange.as_ref().map(|(exchange, _)| exchange.address());
-        let reporter = Reporter { worker, reports };
+        let reporter = Reporter::new(worker, reports);
         reporter.send(Report::Registered { slots, shuffle_address });
         let control = Control {
             reporter,
@@ -156,6 +156,10 @@ struct Control {
 /// One deployment.
 struct RunningJob {
     generation: Generation,
+    /// Of the tasks here.
+    placements: Vec<Placement>,
+    /// Whether its tasks were told to end: no leader may take them for ones that go on.
+    is_ending: bool,
     /// The mailbox of each subtask's thread.
     tasks: BTreeMap<Subtask, SlotMailbox>,
     sources: Vec<Subtask>,
@@ -245,6 +249,7 @@ impl Control {
                     return; // repeated
                 }
                 self.stop();
+                self.reporter.forget_tasks();
                 let graph = Arc::new(*graph);
                 if let Err(failure) = self.deploy(&graph, &deployment) {
                     self.stop();
@@ -256,7 +261,8 @@ impl Control {
                 }
             }
             Command::Cancel { generation } => {
-                if self.job.as_ref().is_some_and(|job| job.generation <= generation) {
+                if let Some(job) = self.job.as_mut().filter(|job| job.generation <= generation) {
+                    job.is_ending = true;
                     self.tell_all(|| TaskMail::Cancel);
                 }
             }
@@ -276,10 +282,33 @@ impl Control {
             }
             Command::Finish { generation } => {
                 self.report_metrics();
+                self.job.iter_mut().filter(|job| job.generation == generation).for_each(|job| job.is_ending = true);
                 self.tell_generation(generation, || TaskMail::Finish);
             }
+            Command::ReportStatus => self.report_status(),
             Command::Shutdown => {}
         }
+    }
+
+    /// What a new leader adopts, or does not. It has spoken with its own epoch, so that from here on nobody hears the old
+    /// one.
+    fn report_status(&self) {
+        let placements = self.job.iter().flat_map(|job| job.placements.iter().map(move |own| (job, own)));
+        self.reporter.send_status(|last| {
+            let status = |(job, placement): (&RunningJob, &Placement)| {
+                let attempt = ExecutionAttemptId { subtask: placement.subtask, generation: job.generation };
+                let last = last.get(&attempt);
+                let state = last.map_or(ExecutionState::Deploying, |last| last.state);
+                let is_leaving = job.is_ending && !state.is_terminal();
+                TaskStatus {
+                    attempt,
+                    slot: placement.slot,
+                    state: if is_leaving { ExecutionState::Canceling } else { state },
+                    end_of_data: last.is_some_and(|last| last.end_of_data),
+                }
+            };
+            Report::Status { tasks: placements.map(status).collect() }
+        });
     }
 
     fn own<'a>(&self, deployment: &'a Deployment) -> impl Iterator<Item = &'a Placement> + use<'a> {
@@ -429,6 +458,8 @@ impl Control {
 
         let mut job = RunningJob {
             generation: deployment.generation,
+            placements: self.own(deployment).copied().collect(),
+            is_ending: false,
             tasks: threads.mailboxes.clone(),
             sources: Vec::new(),
             counters: Vec::new(),

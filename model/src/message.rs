@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     deployment::{CoordinatorState, Deployment, SubtaskState},
     fault::Failure,
-    id::{CheckpointId, ExecutionAttemptId, Generation, LeaderEpoch, OperatorId, WorkerId},
+    id::{CheckpointId, ExecutionAttemptId, Generation, LeaderEpoch, OperatorId, SlotIndex, WorkerId},
     job_graph::JobGraph,
     state::ExecutionState,
 };
@@ -56,6 +56,8 @@ pub enum Command {
     Finish {
         generation: Generation,
     },
+    /// Say what runs here. The answer is [`Report::Status`]: a new leader asks before it adopts or restarts anything.
+    ReportStatus,
     /// End the process's part in the job.
     Shutdown,
 }
@@ -84,6 +86,8 @@ pub enum Report {
         /// Where it takes connections of other workers; `None` if it takes none.
         shuffle_address: Option<SocketAddr>,
     },
+    /// What runs on the worker: the answer to [`Command::ReportStatus`]. No report of a later change precedes it.
+    Status { tasks: Vec<TaskStatus> },
     /// A task has changed its state. `failure` is there with `Failed`.
     Task { attempt: ExecutionAttemptId, state: ExecutionState, failure: Option<Failure> },
     /// A task has read all of its bounded input and passed everything on.
@@ -102,6 +106,17 @@ pub enum Report {
     Shuffle { peers: Vec<(WorkerId, ShuffleMetrics)> },
     /// The worker itself cannot go on, or a message could not be obeyed.
     WorkerFailed { failure: Failure },
+}
+
+/// One task that a worker has, as a new leader is told.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TaskStatus {
+    pub attempt: ExecutionAttemptId,
+    /// Of the worker.
+    pub slot: SlotIndex,
+    pub state: ExecutionState,
+    /// Whether it has read all of its bounded input and passed everything on.
+    pub end_of_data: bool,
 }
 
 /// What a task hands back when it finishes.

@@ -49,6 +49,9 @@ impl JobMaster {
             return;
         }
         tracing::info!(job = %self.graph.job_id, worker = worker.0, "a worker has joined");
+        if matches!(self.phase, Phase::Adopting(_)) {
+            return self.ask_for_status(worker);
+        }
         if let Phase::WaitingForSlots(waiting) = &mut self.phase {
             let (give_up_at, restore) = (waiting.give_up_at, waiting.restore.take());
             let deployed = self.deploy_by(give_up_at, restore, now);

@@ -90,6 +90,18 @@ impl Keeper {
         Ok(Found { retained: record.retained.clone(), given_up, next })
     }
 
+    /// The checkpoints that began and to which the pointer never moved. Workers may wait for their end.
+    pub(super) fn unfinished(&self) -> Result<Vec<CheckpointId>, Setback> {
+        let begun = self.directory.as_ref().map(CheckpointDirectory::list).transpose()?.unwrap_or_default();
+        let is_durable = |id: &CheckpointId| self.record.content().retained.contains(id);
+        Ok(begun.into_iter().filter(|id| !is_durable(id)).collect())
+    }
+
+    /// The newest durable checkpoint.
+    pub(super) fn pointer(&self) -> Option<CheckpointId> {
+        self.record.content().pointer
+    }
+
     /// Whether no generation of the job was ever stored.
     pub(super) fn is_new(&self) -> bool {
         !self.record.exists()

@@ -25,10 +25,12 @@
 //! | slots, what tasks start from, deployments | `deploy` |
 //! | workers that come and go | `workers` |
 //! | checkpoints, and who asked for them | `checkpointing` |
+//! | attempts of an earlier leader that run on | `adoption` |
 //! | cancelling, failing, the watchdog, the end | `stop` |
 //! | what others are shown of all tasks | `snapshot` |
 //! | the same without a thread and a clock, for the simulation | `stepped` |
 
+mod adoption;
 mod checkpointing;
 mod deploy;
 mod event;
@@ -69,6 +71,7 @@ use millstream_model::{
 };
 
 use self::{
+    adoption::Verdict as AdoptionVerdict,
     event::{Event, Events},
     handle::{HandleSide, Request, View},
     keeper::{Keeper, Setback},
@@ -85,6 +88,7 @@ use crate::{
 };
 
 pub use self::{
+    adoption::AdoptionConfig,
     handle::{Busy, CheckpointRefused, JobHandle},
     outcome::{JobMetrics, JobOutcome, JobTimings},
     snapshot::{ExecutionSnapshot, TaskCounts, TaskSnapshot},
@@ -156,6 +160,8 @@ pub struct JobMaster {
     started: Moment,
     restarts: u32,
     jitter: Jitter,
+    /// Of a job that was taken up, until it is decided.
+    adoption: Option<AdoptionConfig>,
 }
 
 /// Gives numbers in 0..1, by which jobs that failed together do not restart together.
@@ -164,6 +170,15 @@ pub type Jitter = Box<dyn FnMut() -> f64 + Send>;
 impl JobMaster {
     /// Starts the job on a thread of its own and returns at once. Whatever goes wrong shows in the outcome.
     pub fn start(config: JobMasterConfig) -> JobHandle {
+        JobMaster::launch(config, None)
+    }
+
+    /// The same for a job that an earlier leader may have left running: its attempts are adopted, if all of them run.
+    pub fn take_up(config: JobMasterConfig, adoption: AdoptionConfig) -> JobHandle {
+        JobMaster::launch(config, Some(adoption))
+    }
+
+    fn launch(config: JobMasterConfig, adoption: Option<AdoptionConfig>) -> JobHandle {
         let clock = Clock::start();
         let job = config.graph.job_id;
         let (handle, HandleSide { requests, view, alive }) = JobHandle::new(job);
@@ -174,7 +189,7 @@ impl JobMaster {
             let master_view = view.clone();
             let ran = catch_unwind(AssertUnwindSafe(|| {
                 match JobMaster::prepare(config, master_view, Box::new(random), clock.now()) {
-                    Ok(master) => master.run(events),
+                    Ok(master) => JobMaster { adoption, ..master }.run(events),
                     Err(setback) => view.end(setback.outcome_of(job)),
                 }
             }));
@@ -234,6 +249,7 @@ impl JobMaster {
             started: now,
             restarts: 0,
             jitter,
+            adoption: None,
         })
     }
 
@@ -252,8 +268,14 @@ impl JobMaster {
     /// Deploys the job for the first time.
     fn begin(&mut self, now: Moment) {
         self.started = now;
+        let timeout = self.adoption.as_ref().map(|adoption| adoption.timeout);
+        if let Some(timeout) = timeout.filter(|_| !self.keeper.is_new()) {
+            self.begin_adoption(timeout, now);
+            return self.show();
+        }
         let deployed = self.restore_point().map_err(Setback::from).and_then(|restore| self.deploy(restore, now));
         self.unless_set_back(deployed, now);
+        self.decide(false);
         self.settle(now);
         self.show();
     }
@@ -266,6 +288,7 @@ impl JobMaster {
                 Some(give_up_at.map_or(*resend_at, |give_up_at| give_up_at.min(*resend_at)))
             }
             Phase::WaitingForSlots(waiting) => Some(waiting.give_up_at),
+            Phase::Adopting(adoption) => Some(adoption.give_up_at),
             Phase::BackingOff { until } => Some(*until),
             Phase::Prepared | Phase::Ended => None,
         }
@@ -293,6 +316,18 @@ impl JobMaster {
         match report {
             // What it offers is known from its link.
             Report::Registered { .. } => {}
+            Report::Status { tasks } => {
+                if let Phase::Adopting(adoption) = &mut self.phase {
+                    let verdict = adoption.on_status(worker, &tasks);
+                    self.on_verdict(verdict, now);
+                }
+            }
+            Report::Task { attempt, state, .. } if matches!(self.phase, Phase::Adopting(_)) => {
+                if let Phase::Adopting(adoption) = &self.phase {
+                    let verdict = adoption.on_task(attempt, state);
+                    self.on_verdict(verdict, now);
+                }
+            }
             Report::Task { attempt, state, failure } => {
                 match self.execution.on_report(attempt, state, failure.clone(), now) {
                     Ok(Effect::Changed(ExecutionState::Failed)) => {
@@ -308,9 +343,10 @@ impl JobMaster {
                     }
                 }
             }
-            Report::EndOfData { attempt } => {
-                self.execution.on_end_of_data(attempt);
-            }
+            Report::EndOfData { attempt } => match &mut self.phase {
+                Phase::Adopting(adoption) => adoption.on_end_of_data(attempt),
+                _ => drop(self.execution.on_end_of_data(attempt)),
+            },
             Report::CheckpointAck { attempt, checkpoint, state, stats } => {
                 let actions = self.checkpoints.on_ack(attempt, checkpoint, state, stats);
                 self.apply(actions, now);
@@ -338,6 +374,10 @@ impl JobMaster {
             Report::WorkerFailed { failure } => {
                 tracing::warn!(job = %self.graph.job_id, worker = worker.0, %failure, "a worker is gone");
                 self.workers.leave(worker);
+                if matches!(self.phase, Phase::Adopting(_)) {
+                    let why = format!("worker {} is gone: {failure}", worker.0);
+                    return self.on_verdict(AdoptionVerdict::Restart(why), now);
+                }
                 // A worker that has nothing to do for the job, or nothing any more, is no loss.
                 if self.execution.on_worker_failed(worker, &failure, now) {
                     self.on_failure(None, failure, now);
@@ -352,7 +392,9 @@ impl JobMaster {
             self.execution.on_worker_failed(worker, &failure, now);
         }
         match self.phase {
-            Phase::BackingOff { .. } | Phase::WaitingForSlots(_) => self.unless_set_back(Err(failure.into()), now),
+            Phase::Adopting(_) | Phase::BackingOff { .. } | Phase::WaitingForSlots(_) => {
+                self.unless_set_back(Err(failure.into()), now)
+            }
             _ => self.on_failure(None, failure, now),
         }
     }
@@ -381,6 +423,7 @@ impl JobMaster {
                 self.after_stop(AfterStop::Fail(failure));
             }
             Phase::Prepared
+            | Phase::Adopting(_)
             | Phase::Stopping { .. }
             | Phase::BackingOff { .. }
             | Phase::WaitingForSlots(_)
@@ -411,8 +454,10 @@ impl JobMaster {
                 let deployed = latest.and_then(|latest| self.deploy(latest, now));
                 self.unless_set_back(deployed, now);
             }
+            Phase::Adopting(adoption) if adoption.give_up_at <= now => self.on_adoption_overdue(now),
             Phase::WaitingForSlots(waiting) if waiting.give_up_at <= now => self.on_no_slots(now),
             Phase::Prepared
+            | Phase::Adopting(_)
             | Phase::Stopping { .. }
             | Phase::BackingOff { .. }
             | Phase::WaitingForSlots(_)

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use millstream_model::{deployment::CompletedCheckpoint, fault::Failure};
 
+use super::adoption::Adoption;
 use crate::{clock::Moment, scheduler::NotEnoughSlots};
 
 /// How tasks that do not end are dealt with.
@@ -20,6 +21,8 @@ pub(super) struct Cancellation {
 pub(super) enum Phase {
     /// Nothing was deployed yet.
     Prepared,
+    /// An earlier leader's workers are waited for, which may run the job still.
+    Adopting(Adoption),
     Running {
         /// Whether all tasks run, so that checkpoints are taken.
         is_ready: bool,

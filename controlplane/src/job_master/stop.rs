@@ -29,6 +29,11 @@ impl JobMaster {
                 self.execution.become_status(JobStatus::Cancelling, now);
                 self.after_stop(AfterStop::Cancel);
             }
+            Phase::Adopting(_) => {
+                self.execution.become_status(JobStatus::Created, now);
+                self.execution.become_status(JobStatus::Cancelling, now);
+                self.end(JobStatus::Canceled, None, now);
+            }
             Phase::BackingOff { .. } | Phase::WaitingForSlots(_) => {
                 self.execution.become_status(JobStatus::Cancelling, now);
                 self.end(JobStatus::Canceled, None, now);

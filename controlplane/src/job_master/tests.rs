@@ -18,6 +18,7 @@ use super::{
 };
 use crate::store::{JobRecord, MemoryStore};
 
+mod adoption;
 mod by_the_clock;
 mod checkpoints;
 mod restarts;

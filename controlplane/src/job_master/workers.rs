@@ -42,6 +42,11 @@ impl Workers {
         self.gone.insert(worker);
     }
 
+    /// None of those that are there is used any more; others may join.
+    pub(super) fn replace_all(&mut self) {
+        self.gone.extend(self.links.drain(..).map(|link| link.worker()));
+    }
+
     /// None is left; returns those that were there.
     pub(super) fn leave_all(&mut self) -> Vec<WorkerId> {
         self.is_open = false;
