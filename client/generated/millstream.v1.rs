@@ -1170,14 +1170,14 @@ pub mod job_submission_server {
         const NAME: &'static str = SERVICE_NAME;
     }
 }
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, ::prost::Message)]
 pub struct FromTaskManager {
     #[prost(oneof = "from_task_manager::Body", tags = "1, 2, 3, 4")]
     pub body: ::core::option::Option<from_task_manager::Body>,
 }
 /// Nested message and enum types in `FromTaskManager`.
 pub mod from_task_manager {
-    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
+    #[derive(Clone, PartialEq, ::prost::Oneof)]
     pub enum Body {
         /// The first of all.
         #[prost(message, tag = "1")]
@@ -1218,7 +1218,7 @@ pub mod to_task_manager {
         Dismissed(super::Dismissed),
     }
 }
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Registration {
     /// Of this process; a TaskManager that is started again has another one.
     #[prost(string, tag = "1")]
@@ -1236,6 +1236,22 @@ pub struct Registration {
     pub cpu_cores: u32,
     #[prost(uint64, tag = "6")]
     pub physical_memory_bytes: u64,
+    /// What it holds still from the time with an earlier JobManager, or an earlier connection.
+    #[prost(message, repeated, tag = "7")]
+    pub held: ::prost::alloc::vec::Vec<HeldSlots>,
+}
+/// Slots that a worker has which runs on.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct HeldSlots {
+    #[prost(string, tag = "1")]
+    pub allocation_id: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub job_id: ::prost::alloc::string::String,
+    #[prost(uint32, tag = "3")]
+    pub slots: u32,
+    /// The first line of the worker, which says where it takes connections.
+    #[prost(bytes = "vec", tag = "4")]
+    pub registered: ::prost::alloc::vec::Vec<u8>,
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Registered {
@@ -1243,6 +1259,14 @@ pub struct Registered {
     pub heartbeat_interval_millis: u64,
     #[prost(uint64, tag = "2")]
     pub heartbeat_timeout_millis: u64,
+    /// Whether the next JobManager takes up the jobs of this one, so that workers are worth keeping until it comes.
+    #[prost(bool, tag = "3")]
+    pub jobs_are_kept: bool,
+    /// Of the leader that this JobManager is. A TaskManager refuses lower ones than it has seen.
+    #[prost(uint64, tag = "4")]
+    pub epoch_incarnation: u64,
+    #[prost(uint64, tag = "5")]
+    pub epoch_revision: u64,
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Heartbeat {}
@@ -1270,6 +1294,9 @@ pub struct SlotRequest {
 pub struct SlotRelease {
     #[prost(string, tag = "1")]
     pub allocation_id: ::prost::alloc::string::String,
+    /// It was not told, and is killed now.
+    #[prost(bool, tag = "2")]
+    pub at_once: bool,
 }
 /// The worker has ended, or was never started.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]

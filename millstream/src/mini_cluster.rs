@@ -176,7 +176,7 @@ fn start_processes(
     let own = artifact::own();
     graph.artifact = Some(own.map_err(|cause| Failure::fatal(format!("this executable cannot be read: {cause}")))?);
     let (joining_sender, joining) = unbounded();
-    let network = JobNetwork::new(graph)?;
+    let network = JobNetwork::new(graph, JobNetwork::new_authority(graph.job_id)?)?;
     let fleet = WorkerFleet::start(FleetConfig { processes, slots, network, reports, joining: joining_sender })?;
     Ok(StartedWorkers { workers: Workers::Processes(fleet), links: Vec::new(), joining })
 }

@@ -5,7 +5,8 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use millstream_dataplane::{Carrier, ClusterCa, IdentityError, NetworkSetup};
+pub use millstream_dataplane::ClusterCa;
+use millstream_dataplane::{Carrier, IdentityError, NetworkSetup};
 use millstream_model::{
     config::{
         Configuration, NETWORK_IO, NetworkIo, SHUFFLE_BIND_HOST, SHUFFLE_CONNECT_TIMEOUT, SHUFFLE_IDLE_TIMEOUT,
@@ -16,8 +17,8 @@ use millstream_model::{
     job_graph::JobGraph,
 };
 
-/// How the workers of a job speak with each other: with identities of an authority that only this process has and that
-/// ends with it.
+/// How the workers of a job speak with each other: with identities of an authority that only those have who start workers
+/// of the job.
 #[derive(Debug)]
 pub struct JobNetwork {
     authority: ClusterCa,
@@ -35,11 +36,18 @@ impl JobNetwork {
     /// that late replacements find peers whose certificates are old.
     const VALIDITY: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
 
+    /// The authority of a new job. Workers trust each other only if one and the same has signed for them.
+    ///
     /// # Errors
-    /// If the configuration has a bad value, or no keys can be made.
-    pub fn new(graph: &JobGraph) -> Result<JobNetwork, Failure> {
+    /// If no keys can be made.
+    pub fn new_authority(job: JobId) -> Result<ClusterCa, Failure> {
+        ClusterCa::generate(job.0, wall_clock(), JobNetwork::VALIDITY).map_err(no_identity)
+    }
+
+    /// # Errors
+    /// If the configuration has a bad value.
+    pub fn new(graph: &JobGraph, authority: ClusterCa) -> Result<JobNetwork, Failure> {
         let configuration = &graph.configuration;
-        let authority = ClusterCa::generate(graph.job_id.0, wall_clock(), JobNetwork::VALIDITY).map_err(no_identity)?;
         Ok(JobNetwork {
             authority,
             job: graph.job_id,

@@ -6,6 +6,7 @@
 //!  on_registered ───────────┼──► ResourceManager ───────┤
 //!  on_gone, on_freed ───────┘          │                └──► LostWorker ──► the JobMaster of its job
 //!                                      └──pause over──► require_again(job)
+//!  take_up(job) ──on_held (workers of an earlier JobManager)──► on_adoption_decided: they stay, or all of them end
 //! ```
 //! A job whose worker ends before it was ready most likely cannot have one: its artifact does not start. It gets the next
 //! one after a pause, which doubles.
@@ -44,6 +45,8 @@ struct Job {
     still_births: u32,
     /// Whether its workers were told to end: then none is replaced.
     is_over: bool,
+    /// Whether its JobMaster waits for workers that an earlier one has left running. Until that is decided, none is started.
+    is_adopting: bool,
 }
 
 /// What holds slots.
@@ -102,9 +105,67 @@ impl ResourceManager {
     /// # Panics
     /// If it was there before and has not ended.
     pub fn submit(&mut self, job: JobId, required_slots: u32) {
-        let before = self.jobs.insert(job, Job { required_slots, next_worker: 0, still_births: 0, is_over: false });
-        assert!(before.is_none(), "job {job} was submitted twice");
+        self.add(job, required_slots, false);
         self.slots.require(job, required_slots);
+    }
+
+    /// A job has come that an earlier JobManager may have left running: it waits for what TaskManagers hold of it.
+    ///
+    /// # Panics
+    /// If it was there before and has not ended.
+    pub fn take_up(&mut self, job: JobId, required_slots: u32) {
+        self.add(job, required_slots, true);
+    }
+
+    fn add(&mut self, job: JobId, required_slots: u32, is_adopting: bool) {
+        let new = Job { required_slots, next_worker: 0, still_births: 0, is_over: false, is_adopting };
+        let before = self.jobs.insert(job, new);
+        assert!(before.is_none(), "job {job} was submitted twice");
+    }
+
+    /// A TaskManager that has just registered holds this from the time of an earlier JobManager. Returns whether its job
+    /// waits for it; then it is to register with it once more ([`on_ready`](Self::on_ready)). If not, it is to be ended, and
+    /// its slots are free when the TaskManager says so.
+    ///
+    /// # Panics
+    /// If the TaskManager is not there, or has not so many slots.
+    pub fn on_held(
+        &mut self,
+        task_manager: TaskManagerId,
+        id: AllocationId,
+        allocation: Allocation,
+        worker: WorkerId,
+    ) -> bool {
+        self.slots.on_held(task_manager, id, allocation);
+        let Allocation { job: id_of_job, slots } = allocation;
+        let is_known = self.of_job(id_of_job).any(|(_, known)| known.worker == worker);
+        let Some(job) = self.jobs.get_mut(&id_of_job).filter(|job| job.is_adopting && !is_known) else { return false };
+        job.next_worker = job.next_worker.max(worker.0.saturating_add(1));
+        self.workers.insert(id, Worker { job: id_of_job, worker, task_manager, slots, is_ready: false });
+        self.by_job.insert((id_of_job, id));
+        true
+    }
+
+    /// A job that was taken up goes on with the workers that were found, or with none of them: then those that are returned
+    /// are to be ended. From now on it gets what it misses.
+    pub fn on_adoption_decided(&mut self, job: JobId, is_adopted: bool) -> Vec<(AllocationId, Worker)> {
+        let Some(known) = self.jobs.get_mut(&job) else { return Vec::new() };
+        known.is_adopting = false;
+        let mut ended = Vec::new();
+        if !is_adopted {
+            ended = self.of_job(job).map(|(id, worker)| (id, *worker)).collect();
+            for (id, _) in &ended {
+                self.workers.remove(id);
+                self.by_job.remove(&(job, *id));
+            }
+        }
+        self.require_again(job);
+        ended
+    }
+
+    fn of_job(&self, job: JobId) -> impl Iterator<Item = (AllocationId, &Worker)> {
+        let ids = self.by_job.range((job, AllocationId(0))..=(job, AllocationId(u128::MAX)));
+        ids.map(|(_, id)| (*id, &self.workers[id]))
     }
 
     /// A job's workers were told to end. None is replaced from now on.
@@ -118,8 +179,7 @@ impl ResourceManager {
     pub fn on_ended(&mut self, job: JobId) -> Vec<(TaskManagerId, AllocationId)> {
         self.slots.require(job, 0);
         self.jobs.remove(&job);
-        let held = self.by_job.range((job, AllocationId(0))..=(job, AllocationId(u128::MAX)));
-        held.map(|(_, allocation)| (self.workers[allocation].task_manager, *allocation)).collect()
+        self.of_job(job).map(|(id, worker)| (worker.task_manager, id)).collect()
     }
 
     /// A TaskManager is there, with all its slots free.
@@ -150,7 +210,7 @@ impl ResourceManager {
 
     /// The pause of a job is over.
     pub fn require_again(&mut self, job: JobId) {
-        if let Some(Job { required_slots, is_over: false, .. }) = self.jobs.get(&job) {
+        if let Some(Job { required_slots, is_over: false, is_adopting: false, .. }) = self.jobs.get(&job) {
             self.slots.require(job, *required_slots);
         }
     }
@@ -293,5 +353,58 @@ mod tests {
         assert_eq!(manager.on_freed(HERE, first.id), None, "nobody is to be told");
         assert!(manager.allocate(|| AllocationId(2)).is_empty());
         assert_eq!(manager.task_managers().next().unwrap().1.free, 2);
+    }
+
+    /// A job of two slots that was taken up, and a TaskManager that holds both for its worker 4.
+    fn taken_up() -> ResourceManager {
+        let mut manager = ResourceManager::new(Spread::Pack);
+        manager.take_up(JOB, 2);
+        manager.on_registered(HERE, 2);
+        assert!(manager.on_held(HERE, AllocationId(7), Allocation { job: JOB, slots: 2 }, WorkerId(4)));
+        manager.on_ready(HERE, AllocationId(7), WorkerId(4)).unwrap();
+        manager
+    }
+
+    #[test]
+    fn a_job_that_is_taken_up_gets_no_worker_before_it_is_decided_and_an_adopted_one_only_what_it_misses() {
+        let mut manager = taken_up();
+        manager.on_registered(TaskManagerId(2), 2);
+        manager.require_again(JOB);
+        assert!(manager.allocate(|| AllocationId(8)).is_empty(), "it is not decided");
+        assert!(manager.on_adoption_decided(JOB, true).is_empty());
+        assert!(manager.allocate(|| AllocationId(8)).is_empty(), "it has what it needs");
+        assert_eq!(
+            manager.on_freed(HERE, AllocationId(7)).map(|lost| (lost.worker, lost.pause)),
+            Some((WorkerId(4), None))
+        );
+        assert_eq!(request(&mut manager, 9).worker, WorkerId(5), "no number is used twice");
+    }
+
+    #[test]
+    fn of_a_job_that_is_not_adopted_all_workers_are_ended_and_hold_their_slots_until_they_are_gone() {
+        let mut manager = taken_up();
+        let ended = manager.on_adoption_decided(JOB, false);
+        assert_eq!(
+            ended.iter().map(|(id, worker)| (*id, worker.worker)).collect::<Vec<_>>(),
+            [(AllocationId(7), WorkerId(4))]
+        );
+        assert_eq!(manager.task_managers().next().unwrap().1.free, 0);
+        assert_eq!(manager.on_freed(HERE, AllocationId(7)), None, "nobody is to be told");
+        assert_eq!(request(&mut manager, 8).worker, WorkerId(5));
+    }
+
+    #[test]
+    fn a_held_worker_that_nobody_waits_for_is_not_taken() {
+        let mut manager = taken_up();
+        manager.on_registered(TaskManagerId(2), 2);
+        let one = |job| Allocation { job, slots: 1 };
+        assert!(!manager.on_held(TaskManagerId(2), AllocationId(8), one(JOB), WorkerId(4)), "its number is taken");
+        assert!(
+            !manager.on_held(TaskManagerId(2), AllocationId(9), one(JobId(5)), WorkerId(0)),
+            "there is no such job"
+        );
+        manager.on_adoption_decided(JOB, true);
+        manager.on_registered(TaskManagerId(3), 2);
+        assert!(!manager.on_held(TaskManagerId(3), AllocationId(10), one(JOB), WorkerId(5)), "it is late");
     }
 }

@@ -86,6 +86,17 @@ impl SlotManager {
         assert!(before.is_none(), "TaskManager {task_manager} has registered twice");
     }
 
+    /// A TaskManager that has just registered says that it holds this still. It is taken as it is.
+    ///
+    /// # Panics
+    /// If it is not there, or has not so many slots.
+    pub fn on_held(&mut self, task_manager: TaskManagerId, id: AllocationId, allocation: Allocation) {
+        let of = self.task_managers.get_mut(&task_manager).expect("it has registered");
+        assert!(allocation.slots <= of.free(), "TaskManager {task_manager} holds more than it has");
+        let before = of.held.insert(id, allocation);
+        assert!(before.is_none(), "allocation {id} is held twice");
+    }
+
     /// A TaskManager is gone; returns what jobs held of it.
     pub fn on_gone(&mut self, task_manager: TaskManagerId) -> Vec<(AllocationId, Allocation)> {
         self.task_managers.remove(&task_manager).into_iter().flat_map(|slots| slots.held).collect()
@@ -253,6 +264,19 @@ mod tests {
         let gone = manager.on_gone(TaskManagerId(1));
         assert!(!gone.is_empty() && gone.iter().all(|(_, lost)| lost.job == A));
         assert_eq!(given(&manager.allocate(&mut ids)), [], "three slots are left, and it holds some of them");
+    }
+
+    #[test]
+    fn what_a_task_manager_holds_from_before_counts() {
+        let mut manager = manager(Spread::Pack, &[3]);
+        let held = Allocation { job: A, slots: 2 };
+        manager.on_held(TaskManagerId(0), AllocationId(77), held);
+        manager.require(A, 2);
+        manager.require(B, 2);
+        assert_eq!(given(&manager.allocate(ids())), [], "A has what it needs, and one slot is left");
+        assert_eq!(manager.on_freed(TaskManagerId(0), AllocationId(77)), Some(held));
+        manager.require(A, 0);
+        assert_eq!(given(&manager.allocate(ids())), [(0, 0xb, 2)]);
     }
 
     #[test]

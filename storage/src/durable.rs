@@ -6,6 +6,7 @@
 use std::{
     fs::{self, File, OpenOptions},
     io::{self, Write},
+    os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
 };
 
@@ -19,8 +20,17 @@ pub const TEMPORARY_SUFFIX: &str = ".inprogress";
 ///
 /// The parent directory must exist. Two writers of the same path at the same time are the caller's mistake.
 pub fn write(path: &Path, bytes: &[u8]) -> Result<(), FileError> {
+    write_as(0o666, path, bytes)
+}
+
+/// The same for what nobody but the user of this process may read.
+pub fn write_secret(path: &Path, bytes: &[u8]) -> Result<(), FileError> {
+    write_as(0o600, path, bytes)
+}
+
+fn write_as(mode: u32, path: &Path, bytes: &[u8]) -> Result<(), FileError> {
     let temporary = temporary_name(path);
-    let written = write_synced(&temporary, bytes)
+    let written = write_synced(mode, &temporary, bytes)
         .and_then(|()| fs::rename(&temporary, path).map_err(|source| FileError::new("rename", &temporary, source)));
     if let Err(error) = written {
         // Best effort: on a full disk the half-written file would only make matters worse.
@@ -58,8 +68,8 @@ pub fn sync_directory(path: &Path) -> Result<(), FileError> {
     synced.map_err(|source| FileError::new("sync the directory", path, source))
 }
 
-fn write_synced(path: &Path, bytes: &[u8]) -> Result<(), FileError> {
-    let open = OpenOptions::new().write(true).create(true).truncate(true).open(path);
+fn write_synced(mode: u32, path: &Path, bytes: &[u8]) -> Result<(), FileError> {
+    let open = OpenOptions::new().write(true).create(true).truncate(true).mode(mode).open(path);
     let mut file = open.map_err(|source| FileError::new("create", path, source))?;
     file.write_all(bytes).map_err(|source| FileError::new("write", path, source))?;
     file.sync_all().map_err(|source| FileError::new("sync", path, source))
@@ -144,7 +154,7 @@ mod tests {
     #[test]
     fn a_full_disk_is_named_with_the_path_and_the_way_out() {
         // The kernel's own full device: opening succeeds, every write fails.
-        let error = write_synced(Path::new("/dev/full"), b"bytes").unwrap_err();
+        let error = write_synced(0o600, Path::new("/dev/full"), b"bytes").unwrap_err();
         assert_eq!(error.source.kind(), io::ErrorKind::StorageFull);
         let text = error.to_string();
         assert!(text.contains("/dev/full") && text.contains("free some"), "{text}");

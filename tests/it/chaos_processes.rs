@@ -50,18 +50,22 @@ struct Moment {
 
 /// The phases of deployment, checkpoint and restart, as they are logged. A checkpoint that is under way is seen by its
 /// folder.
-const MOMENTS: [Moment; 9] = [
+const MOMENTS: [Moment; 11] = [
     Moment { log: "jobmanager", words: "is taken up" },
+    Moment { log: "jobmanager", words: "a worker has outlived a JobManager" },
+    ADOPTED,
     Moment { log: "jobmanager", words: "a TaskManager has registered" },
     Moment { log: "taskmanager", words: "a job gets slots" },
     Moment { log: "taskmanager", words: "a worker process has started" },
     Moment { log: "jobmanager", words: "a worker has joined" },
     Moment { log: "jobmanager", words: "the job is deployed" },
     RESTART,
-    Moment { log: "jobmanager", words: "checkpoint complete" },
+    COMPLETE,
     UNDER_WAY,
 ];
+const ADOPTED: Moment = Moment { log: "jobmanager", words: "the job is adopted" };
 const RESTART: Moment = Moment { log: "jobmanager", words: "the job restarts" };
+const COMPLETE: Moment = Moment { log: "jobmanager", words: "checkpoint complete" };
 const UNDER_WAY: Moment = Moment { log: "", words: "a checkpoint is under way" };
 
 impl fmt::Display for Moment {
@@ -178,7 +182,16 @@ fn newest_folder(checkpoints: &Path) -> u64 {
 /// A cluster with one job, which reads what its author writes and never ends.
 fn start<'f>(root: &Path, folder: &'f JobFolder, seed: u64) -> Chaos<'f> {
     let storage = format!("high-availability.storageDir: {}", root.join("storage").display());
-    let cluster = StandaloneCluster::start(TASK_MANAGERS, 1, &["high-availability.type: file", &storage]);
+    let cluster = StandaloneCluster::start(
+        TASK_MANAGERS,
+        1,
+        &[
+            "high-availability.type: file",
+            &storage,
+            // A worker that is gone as well is not waited for long.
+            "recovery.adopt-timeout: 500 ms",
+        ],
+    );
     let settings = [
         "execution.checkpointing.interval=50 ms",
         "restart-strategy.type=fixed-delay",
@@ -260,7 +273,10 @@ fn every_named_moment_comes() {
     chaos.kill(Kind::Worker);
     wait_until("a restart", || chaos.count(RESTART) > 0);
     look(&chaos);
+    let complete = chaos.count(COMPLETE);
+    wait_until("that all tasks run", || chaos.count(COMPLETE) > complete);
     chaos.kill(Kind::JobManager);
+    wait_until("the adoption", || chaos.count(ADOPTED) > 0);
     look(&chaos);
     seen.sort_unstable();
     seen.dedup();

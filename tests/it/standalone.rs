@@ -119,39 +119,6 @@ fn killed_workers_and_taskmanagers_cost_no_record() {
 }
 
 #[test]
-fn a_jobmanager_that_is_killed_and_started_again_takes_up_its_jobs() {
-    let root = tempfile::tempdir().unwrap();
-    let storage = format!("high-availability.storageDir: {}", root.path().join("storage").display());
-    let cluster = StandaloneCluster::start(1, 2, &["high-availability.type: file", &storage]);
-    let folder = JobFolder::new(root.path());
-    let totals = add_text(&folder, 200_000);
-    let mut arguments = word_count(&folder, 2, &[]);
-    arguments.insert(1, "-d".to_owned());
-    // This one is not over before the JobManager is killed.
-    arguments.iter_mut().filter(|text| *text == WORD_COUNT).for_each(|text| *text = GROWING_WORD_COUNT.to_owned());
-    let output = cluster.ask(&texts(&arguments));
-    assert!(output.status.success(), "{}", err(&output));
-    // The pointer has moved to the one before the newest.
-    wait_until("two checkpoints", || folder.newest_checkpoint() > 1);
-    let before = cluster.workers();
-    let jobmanager = cluster.processes("jobmanager")[0];
-    signal("KILL", jobmanager);
-    wait_until("its end", || has_ended(jobmanager));
-    // What it ran for a JobManager that is gone, a TaskManager ends.
-    wait_until("the end of its workers", || before.iter().all(|worker| has_ended(*worker)));
-    cluster.run_script("jobmanager.sh", &["start"]);
-    wait_until("all counts", || deviation(&visible(&folder.output()), &totals).is_none());
-    assert!(cluster.ask(&["cancel", JOB_ID]).status.success());
-    wait_until("the end of the job", || out(&cluster.ask(&["status", JOB_ID])).contains("CANCELED"));
-    assert!(cluster.log("jobmanager").contains("is taken up"));
-    assert!(!cluster.log("jobmanager").contains("restored_from=None"), "it has started from nothing");
-    // It has ended for good: the next JobManager has nothing to take up.
-    cluster.run_script("jobmanager.sh", &["stop"]);
-    cluster.run_script("jobmanager.sh", &["start"]);
-    assert!(!cluster.log("jobmanager").contains("is taken up"), "{}", cluster.log("jobmanager"));
-}
-
-#[test]
 fn a_detached_job_is_listed_looked_at_and_cancelled() {
     let cluster = StandaloneCluster::start(1, 2, &[]);
     let root = tempfile::tempdir().unwrap();

@@ -5,6 +5,7 @@
 
 use std::{fs, io, path::PathBuf};
 
+use millstream::worker_network::ClusterCa;
 use millstream_model::{
     config::{Configuration, HIGH_AVAILABILITY, HIGH_AVAILABILITY_STORAGE_DIR, HighAvailability},
     fault::Failure,
@@ -12,10 +13,19 @@ use millstream_model::{
     job_graph::JobGraph,
 };
 use millstream_storage::{FileError, durable, local_path};
+use serde::{Deserialize, Serialize};
 
 /// Below `high-availability.storageDir`.
 const GRAPHS: &str = "job-graphs";
 const ARTIFACTS: &str = "artifacts";
+
+/// A job, and the authority of its workers: those that a JobManager has left running trust only workers that the same has
+/// signed for.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct AcceptedJob {
+    pub(super) graph: JobGraph,
+    pub(super) authority: ClusterCa,
+}
 
 /// The accepted jobs.
 #[derive(Debug)]
@@ -65,10 +75,10 @@ impl AcceptedJobs {
     ///
     /// # Errors
     /// If it cannot be written; then it must not be accepted.
-    pub(super) fn store(&self, graph: &JobGraph) -> Result<(), Failure> {
+    pub(super) fn store(&self, job: &AcceptedJob) -> Result<(), Failure> {
         let Some(directory) = &self.directory else { return Ok(()) };
-        let bytes = serde_json::to_vec(graph).expect("graphs have a form in JSON");
-        durable::write(&directory.join(graph.job_id.to_string()), &bytes).map_err(not_stored)
+        let bytes = serde_json::to_vec(job).expect("jobs have a form in JSON");
+        durable::write_secret(&directory.join(job.graph.job_id.to_string()), &bytes).map_err(not_stored)
     }
 
     /// The job has ended, or never began.
@@ -88,7 +98,7 @@ impl AcceptedJobs {
     ///
     /// # Errors
     /// If one cannot be read: it must not be lost silently.
-    pub(super) fn all(&self) -> Result<Vec<JobGraph>, Failure> {
+    pub(super) fn all(&self) -> Result<Vec<AcceptedJob>, Failure> {
         let Some(directory) = &self.directory else { return Ok(Vec::new()) };
         let unreadable = |what: &dyn std::fmt::Display| {
             Failure::fatal(format!(
@@ -96,7 +106,7 @@ impl AcceptedJobs {
                 directory.display()
             ))
         };
-        let mut graphs = Vec::new();
+        let mut jobs = Vec::new();
         for entry in fs::read_dir(directory).map_err(|cause| unreadable(&cause))? {
             let path = entry.map_err(|cause| unreadable(&cause))?.path();
             // What was being written when the power failed has no id as its name, and was never accepted.
@@ -104,10 +114,10 @@ impl AcceptedJobs {
                 continue;
             }
             let bytes = durable::read(&path).map_err(|cause| unreadable(&cause))?;
-            let graph = serde_json::from_slice(&bytes);
-            graphs.push(graph.map_err(|cause| unreadable(&format!("{}: {cause}", path.display())))?);
+            let job = serde_json::from_slice(&bytes);
+            jobs.push(job.map_err(|cause| unreadable(&format!("{}: {cause}", path.display())))?);
         }
-        Ok(graphs)
+        Ok(jobs)
     }
 }
 
@@ -118,6 +128,9 @@ fn not_stored(error: FileError) -> Failure {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use millstream::worker_network::JobNetwork;
     use millstream_model::config::Origin;
 
     use super::*;
@@ -129,15 +142,16 @@ mod tests {
         configuration
     }
 
-    fn graph(id: u128) -> JobGraph {
-        JobGraph {
+    fn job(id: u128) -> AcceptedJob {
+        let graph = JobGraph {
             job_id: JobId(id),
             name: "job".to_owned(),
             vertices: Vec::new(),
             edges: Vec::new(),
             configuration: Configuration::new(),
             artifact: None,
-        }
+        };
+        AcceptedJob { graph, authority: JobNetwork::new_authority(JobId(id)).unwrap() }
     }
 
     #[test]
@@ -145,12 +159,15 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         let configuration = configuration(root.path());
         let accepted = AcceptedJobs::open(&configuration).unwrap();
-        accepted.store(&graph(1)).unwrap();
-        accepted.store(&graph(2)).unwrap();
+        accepted.store(&job(1)).unwrap();
+        accepted.store(&job(2)).unwrap();
+        let mode =
+            fs::metadata(root.path().join("job-graphs").join(JobId(2).to_string())).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600, "it has the key of the job's workers");
         accepted.forget(JobId(1));
         accepted.forget(JobId(3));
         let again = AcceptedJobs::open(&configuration).unwrap();
-        assert_eq!(again.all().unwrap().iter().map(|graph| graph.job_id).collect::<Vec<_>>(), [JobId(2)]);
+        assert_eq!(again.all().unwrap().iter().map(|job| job.graph.job_id).collect::<Vec<_>>(), [JobId(2)]);
     }
 
     #[test]
@@ -166,7 +183,7 @@ mod tests {
     #[test]
     fn without_high_availability_nothing_is_kept() {
         let accepted = AcceptedJobs::open(&Configuration::new()).unwrap();
-        accepted.store(&graph(1)).unwrap();
+        accepted.store(&job(1)).unwrap();
         assert!(accepted.all().unwrap().is_empty());
     }
 }

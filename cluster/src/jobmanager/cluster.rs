@@ -3,7 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet, HashSet},
     sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::Ordering},
-    time::{SystemTime, UNIX_EPOCH},
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use crossbeam_channel::unbounded;
@@ -13,18 +13,18 @@ use millstream::{
     worker_process::WorkerSetup,
 };
 use millstream_client::proto::v1::{self, ToTaskManager, to_task_manager::Body};
-use millstream_controlplane::{JobHandle, JobMaster, JobMasterConfig};
+use millstream_controlplane::{AdoptionConfig, JobHandle, JobMaster, JobMasterConfig};
 use millstream_model::{
-    config::Configuration,
+    config::{ADOPT_TIMEOUT, Configuration},
     fault::Failure,
-    id::{AllocationId, JobId, TaskManagerId, WorkerId},
+    id::{AllocationId, JobId, LeaderEpoch, TaskManagerId, WorkerId},
     job_graph::JobGraph,
     message::{FromWorker, Report},
 };
-use millstream_slots::{LostWorker, ReportRefused, ResourceManager, Spread, Worker, WorkerRequest};
+use millstream_slots::{Allocation, LostWorker, ReportRefused, ResourceManager, Spread, Worker, WorkerRequest};
 
 use super::{
-    accepted::AcceptedJobs,
+    accepted::{AcceptedJob, AcceptedJobs},
     job::{Job, Link, Outbox},
 };
 use crate::random_id;
@@ -80,6 +80,14 @@ pub(super) struct Holder {
     pub(super) slots: u32,
 }
 
+/// What a TaskManager that registers holds from before.
+pub(super) struct Held {
+    pub(super) id: AllocationId,
+    pub(super) allocation: Allocation,
+    /// The first report of its worker.
+    pub(super) registered: FromWorker,
+}
+
 /// Why a job is not taken.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum SubmissionRefused {
@@ -124,7 +132,11 @@ impl Cluster {
                 return Err(SubmissionRefused::Known(id));
             }
         }
-        let accepted = self.accepted.store(&graph).and_then(|()| self.start(graph, sha256));
+        let accepted = JobNetwork::new_authority(id).and_then(|authority| {
+            let job = AcceptedJob { graph, authority };
+            self.accepted.store(&job)?;
+            self.start(job, sha256, None)
+        });
         if accepted.is_err() {
             self.accepted.forget(id);
         }
@@ -139,8 +151,8 @@ impl Cluster {
     /// If they cannot be read.
     pub(super) fn recover(&self) -> Result<HashSet<String>, Failure> {
         let mut needed = HashSet::new();
-        for graph in self.accepted.all()? {
-            let id = graph.job_id;
+        for job in self.accepted.all()? {
+            let id = job.graph.job_id;
             let Leadership { store, epoch, .. } = &*self.leadership;
             let record = store.load(*epoch, id).map_err(|error| Failure::fatal(error.to_string()))?;
             if record.is_some_and(|(record, _)| record.result.is_some()) {
@@ -148,26 +160,28 @@ impl Cluster {
                 self.accepted.forget(id);
                 continue;
             }
-            let sha256 = graph.artifact.as_ref().map(|artifact| artifact.sha256.clone()).unwrap_or_default();
-            tracing::info!(job = %id, name = graph.name, "a job of an earlier JobManager is taken up");
+            let sha256 = job.graph.artifact.as_ref().map(|artifact| artifact.sha256.clone()).unwrap_or_default();
+            tracing::info!(job = %id, name = job.graph.name, "a job of an earlier JobManager is taken up");
             needed.insert(sha256.clone());
-            self.start(graph, sha256)?;
+            let timeout = self.configuration.get(&ADOPT_TIMEOUT)?;
+            self.start(job, sha256, Some(timeout))?;
         }
         Ok(needed)
     }
 
-    /// Starts a job that is none of those that are known.
-    fn start(&self, mut graph: JobGraph, sha256: String) -> Result<(), Failure> {
+    /// Starts a job that is none of those that are known; `adopt` is how long to wait for workers that may run it still.
+    fn start(&self, job: AcceptedJob, sha256: String, adopt: Option<Duration>) -> Result<(), Failure> {
+        let AcceptedJob { mut graph, authority } = job;
         let id = graph.job_id;
         let mut configuration = (*self.configuration).clone();
         configuration.merge(&graph.configuration);
         graph.configuration = configuration;
-        let network = JobNetwork::new(&graph)?;
+        let network = JobNetwork::new(&graph, authority)?;
         let checkpoint_dir = checkpoint_dir(&graph.configuration)?;
         let (report_sender, reports) = unbounded();
         let (joining_sender, joining) = unbounded();
         let mut state = self.lock();
-        let handle = JobMaster::start(JobMasterConfig {
+        let config = JobMasterConfig {
             graph: graph.clone(),
             workers: Vec::new(),
             joining,
@@ -175,15 +189,36 @@ impl Cluster {
             store: self.leadership.store.clone(),
             checkpoint_dir,
             epoch: self.leadership.epoch,
-        });
+        };
+        let handle = match adopt {
+            None => {
+                state.resources.submit(id, graph.required_slots());
+                JobMaster::start(config)
+            }
+            Some(timeout) => {
+                state.resources.take_up(id, graph.required_slots());
+                let cluster = self.clone();
+                let decided = Box::new(move |is_adopted| cluster.on_adoption_decided(id, is_adopted));
+                JobMaster::take_up(config, AdoptionConfig { timeout, decided })
+            }
+        };
         tracing::info!(job = %id, name = graph.name, "a job has a JobMaster");
         let job = Job::new(&graph, handle.clone(), report_sender, joining_sender, network, sha256, wall_millis());
-        state.resources.submit(id, job.required_slots);
         state.jobs.insert(id, job);
         state.match_slots();
         drop(state);
         self.watch(handle);
         Ok(())
+    }
+
+    /// A job's JobMaster goes on with the workers that it has found, or with none of them.
+    fn on_adoption_decided(&self, id: JobId, is_adopted: bool) {
+        let mut state = self.lock();
+        state.note_what_is_over();
+        for (allocation, Worker { task_manager, .. }) in state.resources.on_adoption_decided(id, is_adopted) {
+            state.end_worker(task_manager, allocation);
+        }
+        state.match_slots();
     }
 
     /// Has the cluster know when a job has ended. Its wait blocks, so it has a thread.
@@ -207,7 +242,8 @@ impl Cluster {
     fn on_job_ended(&self, id: JobId) {
         let mut state = self.lock();
         for (task_manager, allocation) in state.resources.on_ended(id) {
-            state.send(task_manager, Body::Release(v1::SlotRelease { allocation_id: allocation.to_string() }));
+            let release = v1::SlotRelease { allocation_id: allocation.to_string(), at_once: false };
+            state.send(task_manager, Body::Release(release));
         }
         if let Some(job) = state.jobs.get_mut(&id) {
             job.is_over.store(true, Ordering::SeqCst);
@@ -271,6 +307,11 @@ impl Cluster {
         described.collect()
     }
 
+    /// Of the leader that this process is.
+    pub(super) fn epoch(&self) -> LeaderEpoch {
+        self.leadership.epoch
+    }
+
     /// Whether jobs outlive this process.
     pub(super) fn jobs_are_kept(&self) -> bool {
         self.accepted.are_kept()
@@ -305,8 +346,14 @@ impl Cluster {
         described.collect()
     }
 
-    /// A TaskManager is there.
-    pub(super) fn on_registered(&self, id: TaskManagerId, registration: v1::Registration, outbox: Outbox) -> bool {
+    /// A TaskManager is there, with what it holds from before. False if it was there already.
+    pub(super) fn on_registered(
+        &self,
+        id: TaskManagerId,
+        registration: v1::Registration,
+        held: Vec<Held>,
+        outbox: Outbox,
+    ) -> bool {
         let v1::Registration { address, slots, cpu_cores, physical_memory_bytes, .. } = registration;
         let mut state = self.lock();
         if state.task_managers.contains_key(&id) {
@@ -317,6 +364,16 @@ impl Cluster {
             .task_managers
             .insert(id, Connected { address, cpu_cores, physical_memory_bytes, outbox, heard_millis: wall_millis() });
         state.resources.on_registered(id, slots);
+        for Held { id: allocation, allocation: held, registered } in held {
+            let worker = registered.worker;
+            if state.resources.on_held(id, allocation, held, worker) {
+                tracing::info!(job = %held.job, worker = worker.0, slots = held.slots, "a worker has outlived a JobManager");
+                state.on_report(id, allocation, registered);
+            } else {
+                tracing::info!(job = %held.job, worker = worker.0, "a worker that nobody waits for is ended");
+                state.end_worker(id, allocation);
+            }
+        }
         state.match_slots();
         true
     }
@@ -336,38 +393,7 @@ impl Cluster {
 
     /// A worker has said something.
     pub(super) fn on_report(&self, from: TaskManagerId, allocation: AllocationId, message: FromWorker) {
-        let mut state = self.lock();
-        let state = &mut *state;
-        let is_registration = matches!(message.report, Report::Registered { .. });
-        let sender = match is_registration {
-            true => state.resources.on_ready(from, allocation, message.worker),
-            false => state.resources.sender(from, allocation, message.worker),
-        };
-        let worker = match sender {
-            Ok(worker) => worker,
-            Err(ReportRefused::Unknown(_)) => return,
-            Err(refused) => {
-                tracing::warn!(task_manager = %from, %refused, "a report of a worker is dropped");
-                return;
-            }
-        };
-        let Some(job) = state.jobs.get_mut(&worker.job) else { return };
-        if let Report::Registered { slots, shuffle_address } = message.report {
-            let Some(connected) = state.task_managers.get(&from) else { return };
-            job.trouble = None;
-            let link = Link {
-                job: worker.job,
-                worker: worker.worker,
-                slots: slots.min(worker.slots),
-                shuffle_address,
-                allocation,
-                outbox: connected.outbox.clone(),
-                is_over: job.is_over.clone(),
-            };
-            // A job that has ended does not take it, and its slots are released.
-            let _ = job.joining.send(Box::new(link));
-        }
-        let _ = job.reports.send(message);
+        self.lock().on_report(from, allocation, message);
     }
 
     /// An allocation holds nothing any more.
@@ -394,11 +420,13 @@ impl Cluster {
         state.match_slots();
     }
 
-    /// Logs what becomes of the jobs that run when this process ends. TaskManagers end their workers when they lose it.
+    /// Logs what becomes of the jobs that run when this process ends.
     pub(super) fn log_end(&self) {
         let state = self.lock();
-        let fate =
-            if self.accepted.are_kept() { "the next JobManager takes it up" } else { "it ends with this process" };
+        let fate = match self.accepted.are_kept() {
+            true => "it runs on, and the next JobManager takes it up",
+            false => "it ends with this process",
+        };
         for job in state.jobs.values().filter(|job| !job.has_ended()) {
             tracing::warn!(job = %job.handle.job(), name = job.name, fate, "the JobManager ends while a job runs");
         }
@@ -406,6 +434,45 @@ impl Cluster {
 }
 
 impl State {
+    /// Kills a worker that knows nothing of it.
+    fn end_worker(&self, task_manager: TaskManagerId, id: AllocationId) {
+        let release = v1::SlotRelease { allocation_id: id.to_string(), at_once: true };
+        self.send(task_manager, Body::Release(release));
+    }
+
+    fn on_report(&mut self, from: TaskManagerId, allocation: AllocationId, message: FromWorker) {
+        let is_registration = matches!(message.report, Report::Registered { .. });
+        let sender = match is_registration {
+            true => self.resources.on_ready(from, allocation, message.worker),
+            false => self.resources.sender(from, allocation, message.worker),
+        };
+        let worker = match sender {
+            Ok(worker) => worker,
+            Err(ReportRefused::Unknown(_)) => return,
+            Err(refused) => {
+                tracing::warn!(task_manager = %from, %refused, "a report of a worker is dropped");
+                return;
+            }
+        };
+        let Some(job) = self.jobs.get_mut(&worker.job) else { return };
+        if let Report::Registered { slots, shuffle_address } = message.report {
+            let Some(connected) = self.task_managers.get(&from) else { return };
+            job.trouble = None;
+            let link = Link {
+                job: worker.job,
+                worker: worker.worker,
+                slots: slots.min(worker.slots),
+                shuffle_address,
+                allocation,
+                outbox: connected.outbox.clone(),
+                is_over: job.is_over.clone(),
+            };
+            // A job that has ended does not take it, and its slots are released.
+            let _ = job.joining.send(Box::new(link));
+        }
+        let _ = job.reports.send(message);
+    }
+
     fn send(&self, task_manager: TaskManagerId, body: Body) {
         if let Some(connected) = self.task_managers.get(&task_manager) {
             // One that is gone has its end told by its connection.

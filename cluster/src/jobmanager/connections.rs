@@ -1,6 +1,6 @@
 //! The calls of TaskManagers: each has one for as long as it lives.
 
-use std::{pin::Pin, sync::Arc, time::Duration};
+use std::{collections::BTreeSet, pin::Pin, sync::Arc, time::Duration};
 
 use millstream::artifact::ENGINE_VERSION;
 use millstream_client::proto::v1::{
@@ -8,8 +8,9 @@ use millstream_client::proto::v1::{
 };
 use millstream_model::{
     id::{AllocationId, TaskManagerId},
-    message::FromWorker,
+    message::{FromWorker, Report},
 };
+use millstream_slots::Allocation;
 use tokio::{
     fs::File,
     io::AsyncReadExt,
@@ -22,7 +23,10 @@ use tokio_stream::{
 };
 use tonic::{Request, Response, Status, Streaming};
 
-use super::{cluster::Cluster, job::Outbox};
+use super::{
+    cluster::{Cluster, Held},
+    job::Outbox,
+};
 use crate::artifacts::Artifacts;
 
 /// Of an artifact in one message.
@@ -53,14 +57,19 @@ impl TaskManagers for Connections {
             return Err(Status::invalid_argument("the first message of a TaskManager is its registration"));
         };
         let id = check(&registration)?;
+        let held = held(&registration)?;
+        let epoch = self.cluster.epoch();
         let (outbox, messages_out) = mpsc::unbounded_channel();
         let registered = v1::Registered {
             heartbeat_interval_millis: self.heartbeat_interval.as_millis() as u64,
             heartbeat_timeout_millis: self.heartbeat_timeout.as_millis() as u64,
+            jobs_are_kept: self.cluster.jobs_are_kept(),
+            epoch_incarnation: epoch.incarnation,
+            epoch_revision: epoch.revision,
         };
         // Before anything that registering leads to.
         let _ = outbox.send(Ok(ToTaskManager { body: Some(to_task_manager::Body::Registered(registered)) }));
-        if !self.cluster.on_registered(id, registration, outbox.clone()) {
+        if !self.cluster.on_registered(id, registration, held, outbox.clone()) {
             return Err(Status::already_exists(format!("there is a TaskManager {id} already")));
         }
         let attached = Attached { cluster: self.cluster.clone(), id, silence_max: self.heartbeat_timeout };
@@ -115,6 +124,27 @@ fn check(registration: &v1::Registration) -> Result<TaskManagerId, Status> {
         )));
     }
     Ok(id)
+}
+
+/// What a TaskManager says that it holds from before.
+fn held(registration: &v1::Registration) -> Result<Vec<Held>, Status> {
+    let nonsense = |what: &dyn std::fmt::Display| Status::invalid_argument(format!("held: {what}"));
+    let mut free = registration.slots;
+    let mut ids = BTreeSet::new();
+    let held = registration.held.iter().map(|held| {
+        let id: AllocationId = held.allocation_id.parse().map_err(|cause| nonsense(&cause))?;
+        let job = held.job_id.parse().map_err(|cause| nonsense(&cause))?;
+        if held.slots == 0 || !ids.insert(id) {
+            return Err(nonsense(&format!("allocation {id} is there twice or has no slots")));
+        }
+        free = free.checked_sub(held.slots).ok_or_else(|| nonsense(&"these are more slots than there are"))?;
+        let registered: FromWorker = serde_json::from_slice(&held.registered).map_err(|cause| nonsense(&cause))?;
+        if !matches!(registered.report, Report::Registered { .. }) {
+            return Err(nonsense(&"the first line of a worker says that it is there"));
+        }
+        Ok(Held { id, allocation: Allocation { job, slots: held.slots }, registered })
+    });
+    held.collect()
 }
 
 /// Shows a TaskManager that this process lives.

@@ -37,7 +37,6 @@ pub(super) struct Job {
     pub(super) network: JobNetwork,
     /// Of its artifact.
     pub(super) sha256: String,
-    pub(super) required_slots: u32,
     /// Why its workers do not come up, while they do not.
     pub(super) trouble: Option<String>,
     pub(super) start_time_millis: i64,
@@ -67,7 +66,6 @@ impl Job {
             joining,
             network,
             sha256,
-            required_slots: graph.required_slots(),
             trouble: None,
             start_time_millis,
             end_time_millis: 0,

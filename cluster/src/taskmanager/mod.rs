@@ -1,21 +1,25 @@
 //! A TaskManager: offers slots to a JobManager, and starts a worker process for each job that gets some.
 //!
 //! ```text
-//!   attach ──► register ──► serve ──the JobManager is gone──► workers are killed ──pause──► attach …
+//!   attach ──► register, with what is held ──► serve ──the JobManager is gone──► workers run on ──pause──► attach …
 //!                             │
 //!                SlotRequest ─┼─► slot_table ──► artifact (downloaded once) ──► worker process
 //!                lines        ┼─► its standard input
 //!                SlotRelease  ┴─► a moment to end, then it is killed
 //! ```
-//! The TaskManager is the truth about its slots: an allocation holds them until the worker's process has gone. What a
-//! worker ran for one JobManager is of no use to the next, until jobs are adopted: so its workers end with it.
+//! The TaskManager is the truth about its slots: an allocation holds them until the worker's process has gone. Where the
+//! next JobManager takes up the jobs of the one that is gone, workers run on until it comes, and it says which of them go
+//! on for good. If none comes in time, this process ends, and its workers with it. Where jobs end with their JobManager,
+//! so do the workers.
 //!
 //! | Look here for | module |
 //! |---|---|
 //! | artifacts from the JobManager | `download` |
 //! | the worker processes | `workers` |
+//! | what outlives a JobManager | `holdings` |
 
 mod download;
+mod holdings;
 mod workers;
 
 use std::{pin::pin, process, sync::Arc, thread, time::Duration};
@@ -26,14 +30,14 @@ use millstream_client::{
     proto::v1::{self, FromTaskManager, from_task_manager, task_managers_client::TaskManagersClient, to_task_manager},
 };
 use millstream_model::{
-    config::{Configuration, JOBMANAGER_ADDRESS, JOBMANAGER_PORT, TASK_SLOTS},
+    config::{Configuration, JOBMANAGER_ADDRESS, JOBMANAGER_PORT, REGISTRATION_TIMEOUT, TASK_SLOTS},
     fault::Failure,
-    id::{AllocationId, JobId, TaskManagerId},
+    id::{AllocationId, JobId, LeaderEpoch, TaskManagerId},
 };
-use millstream_slots::{Accepted, Allocation, SlotTable};
+use millstream_slots::{Accepted, Allocation};
 use tokio::{
-    sync::mpsc::{self, UnboundedReceiver, UnboundedSender},
-    time::{Instant, Interval, interval, sleep, timeout},
+    sync::mpsc::{self, UnboundedSender},
+    time::{Instant, Interval, interval, sleep, timeout, timeout_at},
 };
 use tokio_stream::wrappers::UnboundedReceiverStream;
 use tonic::{
@@ -41,13 +45,15 @@ use tonic::{
     transport::{Channel, Endpoint},
 };
 
-use self::workers::{WorkerEvent, Workers};
+use self::{holdings::Holdings, workers::WorkerEvent};
 use crate::artifacts::Artifacts;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Between two tries to reach the JobManager.
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+/// The longest while workers run on: the next JobManager waits for them `recovery.adopt-timeout`.
+const LONGEST_PAUSE_OF_WORKERS: Duration = Duration::from_millis(200);
 /// How long a worker of a job that has ended may take to end.
 const GRACE: Duration = Duration::from_secs(5);
 
@@ -71,6 +77,8 @@ pub async fn run(
         address,
         endpoint: endpoint.connect_timeout(CONNECT_TIMEOUT).tcp_nodelay(true),
         slots: configuration.get(&TASK_SLOTS)?,
+        patience: configuration.get(&REGISTRATION_TIMEOUT)?,
+        epoch: None,
         artifacts: Arc::new(Artifacts::open(&configuration, &format!("taskmanager-{}", process::id()))?),
         configuration,
     };
@@ -88,6 +96,10 @@ struct TaskManager {
     address: String,
     endpoint: Endpoint,
     slots: u32,
+    /// How long it goes on after it has lost its JobManager.
+    patience: Duration,
+    /// The highest leader that it has served whose jobs outlive it.
+    epoch: Option<LeaderEpoch>,
     artifacts: Arc<Artifacts>,
     configuration: Configuration,
 }
@@ -97,7 +109,7 @@ enum Parted {
     /// It could not be reached.
     Unreachable(String),
     /// It was there, and is gone.
-    Lost(String),
+    Lost { why: String, jobs_are_kept: bool },
     /// It has ended, and everything with it.
     Dismissed,
     /// It does not want this TaskManager.
@@ -105,18 +117,50 @@ enum Parted {
 }
 
 impl TaskManager {
-    /// Serves one JobManager after the other, until one ends its cluster, or will have none of this TaskManager.
+    /// Serves one JobManager after the other, until one ends its cluster, or will have none of this TaskManager, or none
+    /// comes any more.
     async fn serve_forever(mut self, ready: &mut impl FnMut(&str)) -> Result<(), Failure> {
         let mut pause = FIRST_PAUSE;
         let mut said = String::new();
+        // Its workers are killed when it is dropped.
+        let mut holdings = Holdings::new(self.slots);
+        let mut lost_at: Option<Instant> = None;
         loop {
-            match self.serve(ready).await {
+            let connect = self.connect(&mut holdings);
+            let connected = match lost_at {
+                None => connect.await,
+                Some(lost_at) => match timeout_at(lost_at + self.patience, connect).await {
+                    Ok(connected) => connected,
+                    Err(_) => return Err(self.abandoned()),
+                },
+            };
+            let parted = match connected {
+                Ok(connected) => {
+                    lost_at = None;
+                    self.serve(connected, &mut holdings, ready).await
+                }
+                Err(parted) => parted,
+            };
+            match parted {
                 Parted::Refused(failure) => return Err(failure),
                 Parted::Dismissed => {
                     tracing::info!(jobmanager = self.address, "the cluster has ended");
                     return Ok(());
                 }
-                Parted::Lost(why) => {
+                Parted::Lost { why, jobs_are_kept: true } => {
+                    holdings.keep_what_runs();
+                    let workers = holdings.count();
+                    tracing::warn!(
+                        jobmanager = self.address,
+                        why,
+                        workers,
+                        "the JobManager is gone, and workers run on"
+                    );
+                    (pause, lost_at) = (FIRST_PAUSE, Some(Instant::now()));
+                    said.clear();
+                }
+                Parted::Lost { why, jobs_are_kept: false } => {
+                    holdings = Holdings::new(self.slots);
                     tracing::warn!(jobmanager = self.address, why, "the JobManager is gone, and all workers with it");
                     pause = FIRST_PAUSE;
                     said.clear();
@@ -127,18 +171,31 @@ impl TaskManager {
                 }
                 Parted::Unreachable(_) => {}
             }
+            if lost_at.is_some_and(|lost_at| Instant::now() >= lost_at + self.patience) {
+                return Err(self.abandoned());
+            }
             sleep(pause).await;
-            pause = (pause * 2).min(LONGEST_PAUSE);
+            let longest = if lost_at.is_some() { LONGEST_PAUSE_OF_WORKERS } else { LONGEST_PAUSE };
+            pause = (pause * 2).min(longest);
             // Whatever the last one may still say about it, the next one never confuses the two.
             self.id = TaskManagerId(crate::random_id());
         }
     }
 
-    async fn serve(&self, ready: &mut impl FnMut(&str)) -> Parted {
-        let channel = match self.endpoint.connect().await {
-            Ok(channel) => channel,
-            Err(error) => return Parted::Unreachable(root_cause(&error)),
-        };
+    fn abandoned(&self) -> Failure {
+        Failure::fatal(format!(
+            "the JobManager at {} is gone and has not come back within {:?} ({})",
+            self.address,
+            self.patience,
+            REGISTRATION_TIMEOUT.name()
+        ))
+    }
+
+    /// Registers with a JobManager, if there is one.
+    async fn connect(&self, holdings: &mut Holdings) -> Result<Connected, Parted> {
+        let channel = self.endpoint.connect().await.map_err(|error| Parted::Unreachable(root_cause(&error)))?;
+        // What has ended until now is not held any more. What ends from here on is told later.
+        holdings.catch_up();
         let (outbox, messages) = mpsc::unbounded_channel();
         let registration = v1::Registration {
             task_manager_id: self.id.to_string(),
@@ -147,27 +204,37 @@ impl TaskManager {
             version: ENGINE_VERSION.to_owned(),
             cpu_cores: thread::available_parallelism().map_or(0, |count| count.get() as u32),
             physical_memory_bytes: physical_memory_bytes(),
+            held: holdings.describe(),
         };
         let _ = outbox.send(FromTaskManager { body: Some(from_task_manager::Body::Registration(registration)) });
         let mut calls = TaskManagersClient::new(channel.clone())
             .max_decoding_message_size(usize::MAX)
             .max_encoding_message_size(usize::MAX);
-        let mut answers = match calls.attach(UnboundedReceiverStream::new(messages)).await {
-            Ok(answers) => answers.into_inner(),
-            Err(status) => return parted_by(&status),
-        };
+        let answers = calls.attach(UnboundedReceiverStream::new(messages)).await;
+        let mut answers = answers.map_err(|status| parted_by(&status))?.into_inner();
         let registered = match timeout(CONNECT_TIMEOUT, answers.message()).await {
             Ok(Ok(Some(v1::ToTaskManager { body: Some(to_task_manager::Body::Registered(registered)) }))) => registered,
-            Ok(Err(status)) => return parted_by(&status),
-            Ok(Ok(_)) => return Parted::Unreachable("it does not answer as a JobManager does".to_owned()),
-            Err(_) => return Parted::Unreachable("it does not answer".to_owned()),
+            Ok(Err(status)) => return Err(parted_by(&status)),
+            Ok(Ok(_)) => return Err(Parted::Unreachable("it does not answer as a JobManager does".to_owned())),
+            Err(_) => return Err(Parted::Unreachable("it does not answer".to_owned())),
         };
-        tracing::info!(jobmanager = self.address, task_manager = %self.id, slots = self.slots, "registered");
+        let epoch = LeaderEpoch { incarnation: registered.epoch_incarnation, revision: registered.epoch_revision };
+        if registered.jobs_are_kept && self.epoch.is_some_and(|highest| epoch < highest) {
+            return Err(Parted::Unreachable("it was replaced by another leader".to_owned()));
+        }
+        Ok(Connected { channel, outbox, answers, registered, epoch })
+    }
+
+    async fn serve(&mut self, connected: Connected, holdings: &mut Holdings, ready: &mut impl FnMut(&str)) -> Parted {
+        let Connected { channel, outbox, answers, registered, epoch } = connected;
+        if registered.jobs_are_kept {
+            self.epoch = Some(epoch);
+        }
+        let workers = holdings.count();
+        tracing::info!(jobmanager = self.address, task_manager = %self.id, slots = self.slots, workers, "registered");
         ready(&self.address);
-        let (events, worker_events) = mpsc::unbounded_channel();
         let session = Session {
-            table: SlotTable::new(self.slots),
-            workers: Workers::new(events),
+            holdings,
             artifacts: self.artifacts.clone(),
             configuration: &self.configuration,
             channel,
@@ -175,9 +242,26 @@ impl TaskManager {
             silence_max: Duration::from_millis(registered.heartbeat_timeout_millis.max(1)),
         };
         let beats = interval(Duration::from_millis(registered.heartbeat_interval_millis.max(1)));
-        // Its workers are killed when it is dropped.
-        session.run(answers, worker_events, beats).await
+        match session.run(answers, beats).await {
+            Ended::Dismissed => Parted::Dismissed,
+            Ended::Lost(why) => Parted::Lost { why, jobs_are_kept: registered.jobs_are_kept },
+        }
     }
+}
+
+/// A JobManager that has taken this TaskManager.
+struct Connected {
+    channel: Channel,
+    outbox: Outbox,
+    answers: Streaming<v1::ToTaskManager>,
+    registered: v1::Registered,
+    epoch: LeaderEpoch,
+}
+
+/// How the time with one JobManager ended.
+enum Ended {
+    Lost(String),
+    Dismissed,
 }
 
 fn parted_by(status: &tonic::Status) -> Parted {
@@ -192,8 +276,7 @@ fn parted_by(status: &tonic::Status) -> Parted {
 
 /// The time with one JobManager.
 struct Session<'a> {
-    table: SlotTable,
-    workers: Workers,
+    holdings: &'a mut Holdings,
     artifacts: Arc<Artifacts>,
     configuration: &'a Configuration,
     channel: Channel,
@@ -202,32 +285,27 @@ struct Session<'a> {
 }
 
 impl Session<'_> {
-    async fn run(
-        mut self,
-        mut messages: Streaming<v1::ToTaskManager>,
-        mut events: UnboundedReceiver<WorkerEvent>,
-        mut beats: Interval,
-    ) -> Parted {
+    async fn run(mut self, mut messages: Streaming<v1::ToTaskManager>, mut beats: Interval) -> Ended {
         let mut silent_until = pin!(sleep(self.silence_max));
         loop {
             tokio::select! {
                 message = messages.message() => match message {
                     Ok(Some(v1::ToTaskManager { body: Some(to_task_manager::Body::Dismissed(_)) })) => {
-                        return Parted::Dismissed;
+                        return Ended::Dismissed;
                     }
                     Ok(Some(v1::ToTaskManager { body })) => {
                         silent_until.as_mut().reset(Instant::now() + self.silence_max);
                         if let Some(Err(malformed)) = body.map(|body| self.on_message(body)) {
-                            return Parted::Lost(malformed);
+                            return Ended::Lost(malformed);
                         }
                     }
-                    Ok(None) => return Parted::Lost("it has ended".to_owned()),
-                    Err(status) => return Parted::Lost(status.message().to_owned()),
+                    Ok(None) => return Ended::Lost("it has ended".to_owned()),
+                    Err(status) => return Ended::Lost(status.message().to_owned()),
                 },
                 () = silent_until.as_mut() => {
-                    return Parted::Lost(format!("it has been silent for {:?} (heartbeat.timeout)", self.silence_max));
+                    return Ended::Lost(format!("it has been silent for {:?} (heartbeat.timeout)", self.silence_max));
                 }
-                event = events.recv() => if let Some(event) = event {
+                event = self.holdings.next_event() => if let Some(event) = event {
                     self.on_event(event);
                 },
                 _ = beats.tick() => self.say(from_task_manager::Body::Heartbeat(v1::Heartbeat {})),
@@ -255,9 +333,12 @@ impl Session<'_> {
             to_task_manager::Body::Command(line) => {
                 let text = String::from_utf8(line.line).ok().filter(|text| !text.contains('\n'));
                 let text = text.ok_or_else(|| "it sends a line that is no line of text".to_owned())?;
-                self.workers.send_line(id(&line.allocation_id)?, text);
+                self.holdings.workers.send_line(id(&line.allocation_id)?, text);
             }
-            to_task_manager::Body::Release(release) => self.workers.end(id(&release.allocation_id)?, GRACE),
+            to_task_manager::Body::Release(release) if release.at_once => {
+                self.holdings.workers.kill(id(&release.allocation_id)?);
+            }
+            to_task_manager::Body::Release(release) => self.holdings.workers.end(id(&release.allocation_id)?, GRACE),
         }
         Ok(())
     }
@@ -265,7 +346,7 @@ impl Session<'_> {
     /// Starts a worker; an error says why there will be none.
     fn on_request(&mut self, id: AllocationId, request: v1::SlotRequest) -> Result<(), String> {
         let job: JobId = request.job_id.parse().map_err(|cause| format!("{cause}"))?;
-        match self.table.request(id, Allocation { job, slots: request.slots }) {
+        match self.holdings.table.request(id, Allocation { job, slots: request.slots }) {
             Ok(Accepted::Already) => return Ok(()),
             Ok(Accepted::New) => {}
             Err(refused) => return Err(refused.to_string()),
@@ -278,18 +359,19 @@ impl Session<'_> {
         tracing::info!(%job, worker = setup.worker.0, slots = request.slots, "a job gets slots");
         let (artifacts, channel, sha256) = (self.artifacts.clone(), self.channel.clone(), request.sha256);
         let artifact = async move { download::artifact(&artifacts, channel, &sha256).await };
-        self.workers.start(id, job, setup, artifact);
+        self.holdings.workers.start(id, job, setup, artifact);
         Ok(())
     }
 
     fn on_event(&mut self, event: WorkerEvent) {
         match event {
             WorkerEvent::Line { allocation, line } => {
+                self.holdings.note(allocation, &line);
                 let line = v1::WorkerLine { allocation_id: allocation.to_string(), line };
                 self.say(from_task_manager::Body::Report(line));
             }
             WorkerEvent::Ended { allocation, why } => {
-                self.workers.forget(allocation);
+                self.holdings.forget(allocation);
                 self.freed(allocation, why);
             }
         }
@@ -297,7 +379,7 @@ impl Session<'_> {
 
     /// Takes slots back, and says so: whether the worker has ended, or there never was one.
     fn freed(&mut self, id: AllocationId, why: String) {
-        if let Some(Allocation { job, slots }) = self.table.free_up(id) {
+        if let Some(Allocation { job, slots }) = self.holdings.table.free_up(id) {
             tracing::info!(%job, slots, why, "slots are free again");
         }
         let freed = v1::SlotsFreed { allocation_id: id.to_string(), why };

@@ -81,6 +81,11 @@ impl Workers {
         }
     }
 
+    /// Kills a worker.
+    pub(super) fn kill(&mut self, allocation: AllocationId) {
+        self.lines.remove(&allocation);
+    }
+
     pub(super) fn forget(&mut self, allocation: AllocationId) {
         self.lines.remove(&allocation);
     }

@@ -28,7 +28,7 @@ impl Scene {
             timeout: Duration::from_secs(5),
             decided: Box::new(move |is_adopted| told.lock().unwrap().push(is_adopted)),
         };
-        let master = JobMaster::prepare(config, side.view, now).unwrap();
+        let master = JobMaster::prepare(config, side.view, Box::new(|| 0.5), now).unwrap();
         let master = JobMaster { adoption: Some(adoption), ..master };
         let mut scene = Scene { master, handle, inbox: Inbox::default(), store, root, now, graph };
         scene.master.begin(now);

@@ -26,6 +26,13 @@ group! {
     /// A JobManager or TaskManager that has been silent for so long is taken for gone. Flink's default is 50 s.
     HEARTBEAT_TIMEOUT: Duration = Key::new("heartbeat.timeout", "5 s").at_least("50 ms");
 
+    /// How long a JobManager that takes up a job waits for the workers that an earlier one has left running. If all tasks
+    /// run, they go on as they are; else the job starts again from its newest checkpoint.
+    ADOPT_TIMEOUT: Duration = Key::new("recovery.adopt-timeout", "5 s").at_least("1 ms").ours();
+
+    /// How long a TaskManager that has lost its JobManager goes on without one. Then it ends, and its workers with it.
+    REGISTRATION_TIMEOUT: Duration = Key::new("taskmanager.registration.timeout", "5 min").at_least("1 ms");
+
     /// Whether a job's slots are spread over all TaskManagers, instead of over as few as possible.
     EVENLY_SPREAD_OUT_SLOTS: bool = Key::new("cluster.evenly-spread-out-slots", "false");
 
