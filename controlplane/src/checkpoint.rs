@@ -428,6 +428,16 @@ impl CheckpointCoordinator {
         self.give_up(checkpoint, AbortReason::NotStored(failure), now)
     }
 
+    /// The number of a checkpoint that was to begin is taken, by a coordinator that was replaced and went on for a while:
+    /// it gets the next one. That is no failure of the checkpoint.
+    pub fn on_number_taken(&mut self, checkpoint: CheckpointId) -> Vec<Action> {
+        let Some(pending) = self.pending.remove(&checkpoint) else { return Vec::new() };
+        let next = self.next;
+        self.next = CheckpointId(next.0 + 1);
+        self.pending.insert(next, pending);
+        vec![Action::Begin { checkpoint: next }]
+    }
+
     /// Time has passed. To be called at [`next_deadline`](Self::next_deadline), and harmless at any other time.
     pub fn on_tick(&mut self, now: Moment) -> Vec<Action> {
         let timeout = self.config.timeout;

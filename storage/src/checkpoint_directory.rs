@@ -49,17 +49,21 @@ impl CheckpointDirectory {
         self.of(checkpoint).join(metadata::FILE_NAME).exists()
     }
 
-    /// Makes room for a checkpoint, before any worker is told to take it. What an unfinished one of the same number
-    /// left behind stays until it is overwritten: only metadata makes a file part of a checkpoint.
+    /// Makes room for a checkpoint, before any worker is told to take it. A number is of whoever creates its directory:
+    /// a coordinator that was replaced and has not noticed never writes into a checkpoint of its successor.
     ///
     /// # Errors
-    /// Also if a complete checkpoint has this number.
+    /// Also if a checkpoint of this number, complete or not, is there.
     pub fn begin(&self, checkpoint: CheckpointId) -> Result<PathBuf, CheckpointFileError> {
         let directory = self.of(checkpoint);
-        if self.is_complete(checkpoint) {
-            return Err(CheckpointFileError::Exists { directory });
+        durable::create_directory(&self.path)?;
+        match fs::create_dir(&directory) {
+            Ok(()) => durable::sync_directory(&self.path)?,
+            Err(source) if source.kind() == io::ErrorKind::AlreadyExists => {
+                return Err(CheckpointFileError::Exists { directory });
+            }
+            Err(source) => return Err(FileError::new("create the directory", &directory, source).into()),
         }
-        durable::create_directory(&directory)?;
         Ok(directory)
     }
 
@@ -221,7 +225,7 @@ pub enum CheckpointFileError {
     #[error("'{name}' cannot be a file of the checkpoint in {directory}", directory = .directory.display())]
     Name { directory: PathBuf, name: String },
     #[error(
-        "{directory} already holds a complete checkpoint; is another job with this id running?",
+        "{directory} already holds a checkpoint; is another job with this id running?",
         directory = .directory.display()
     )]
     Exists { directory: PathBuf },
@@ -326,11 +330,14 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn a_complete_checkpoint_is_never_begun_again() {
+    fn a_checkpoint_that_is_there_is_never_begun_again() {
         let (_root, directory) = directory();
         complete(&directory, 1);
-        let error = directory.begin(CheckpointId(1)).unwrap_err();
-        assert!(matches!(error, CheckpointFileError::Exists { .. }), "{error}");
+        directory.begin(CheckpointId(2)).unwrap();
+        for number in [1, 2] {
+            let error = directory.begin(CheckpointId(number)).unwrap_err();
+            assert!(matches!(error, CheckpointFileError::Exists { .. }), "{error}");
+        }
     }
 
     #[test]

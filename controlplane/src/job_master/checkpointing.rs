@@ -83,7 +83,14 @@ impl JobMaster {
     fn begin_checkpoint(&mut self, checkpoint: CheckpointId, now: Moment) -> Vec<Action> {
         self.waiting.extend(self.asked.drain(..).map(|asked| (checkpoint, asked)));
         match self.keeper.begin(checkpoint) {
-            Ok(()) => self.checkpoints.on_begun(checkpoint, now),
+            Ok(true) => self.checkpoints.on_begun(checkpoint, now),
+            Ok(false) => {
+                tracing::warn!(job = %self.graph.job_id, %checkpoint, "another coordinator has used this number");
+                // Those who wait for it wait for the one that it becomes.
+                let waiting = self.waiting.extract_if(.., |(awaited, _)| *awaited == checkpoint);
+                self.asked.extend(waiting.map(|(_, asked)| asked));
+                self.checkpoints.on_number_taken(checkpoint)
+            }
             Err(failure) => self.checkpoints.on_not_begun(checkpoint, failure, now),
         }
     }

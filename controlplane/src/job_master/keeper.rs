@@ -147,10 +147,11 @@ impl Keeper {
         Ok(next)
     }
 
-    /// Makes room for a checkpoint.
-    pub(super) fn begin(&self, checkpoint: CheckpointId) -> Result<(), Failure> {
+    /// Makes room for a checkpoint; `false` if its number is taken.
+    pub(super) fn begin(&self, checkpoint: CheckpointId) -> Result<bool, Failure> {
         match self.checkpoints().begin(checkpoint) {
-            Ok(_) => Ok(()),
+            Ok(_) => Ok(true),
+            Err(CheckpointFileError::Exists { .. }) => Ok(false),
             Err(error) => Err(Failure { remedy: error.remedy(), ..Failure::new(with_causes(&error)) }),
         }
     }
@@ -323,7 +324,7 @@ mod tests {
 
         fn complete(&mut self, number: u64) -> Result<(), Setback> {
             let (id, kind) = (CheckpointId(number), CheckpointKind::Checkpoint);
-            self.keeper.begin(id)?;
+            assert!(self.keeper.begin(id)?);
             let collected = CollectedCheckpoint { id, kind, subtasks: Vec::new(), coordinators: Vec::new() };
             self.keeper.complete(&self.graph, collected)
         }

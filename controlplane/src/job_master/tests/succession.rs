@@ -31,6 +31,22 @@ fn an_old_coordinator_stops_when_it_is_fenced_off_and_deletes_nothing() {
 }
 
 #[test]
+fn numbers_that_a_replaced_coordinator_used_meanwhile_are_skipped_and_no_checkpoint_fails_for_them() {
+    let mut scene = Scene::new(WITH_CHECKPOINTS);
+    scene.run_tasks();
+    scene.checkpoint(1);
+    let directory = CheckpointDirectory::new(scene.root.path(), scene.graph.job_id);
+    // One that it has made complete and could not move the pointer to, and one that is under way.
+    directory.begin(CheckpointId(2)).unwrap();
+    fs::write(scene.path_of(2).join("_metadata"), "of another").unwrap();
+    directory.begin(CheckpointId(3)).unwrap();
+    scene.checkpoint(4);
+    assert_eq!(scene.record().pointer, Some(CheckpointId(4)));
+    assert_eq!(fs::read(scene.path_of(2).join("_metadata")).unwrap(), b"of another");
+    scene.checkpoint(5);
+}
+
+#[test]
 fn a_coordinator_that_never_led_leaves_the_job_alone() {
     let store = Arc::new(MemoryStore::new());
     let epoch = store.elect();
