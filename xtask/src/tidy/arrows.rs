@@ -43,7 +43,8 @@ const ARROWS: [(&str, &[&str]); 16] = [
 ];
 
 /// May depend on everything; nothing else depends on them, not even its tests.
-const TOP: [&str; 4] = ["millstream-cli", "millstream-tests", "millstream-benches", "millstream-examples"];
+const TOP: [&str; 5] =
+    ["millstream-cli", "millstream-tests", "millstream-sim", "millstream-benches", "millstream-examples"];
 
 /// A crate names another of the workspace.
 #[derive(Debug)]

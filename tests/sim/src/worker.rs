@@ -1,0 +1,496 @@
+//! A simulated worker: it obeys a JobMaster as a real one does, and its tasks are a source with a position, and a sink with
+//! keyed state and two-phase commit.
+//!
+//! ```text
+//!  source i ──records, barriers, end──► sink j: count by key ──► lines of the open transaction
+//!     │ position                          │ counts, transactions that wait for their checkpoint
+//!     └────────────────────── snapshot ───┴──► file ──► acknowledgement;   checkpoint complete ──► Output
+//! ```
+//! A plain state machine: messages go in, [`Deed`]s come out, which the world does in its own time.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    path::Path,
+};
+
+use millstream_model::{
+    deployment::{ChannelToken, CompletedCheckpoint, CoordinatorState, Deployment, SubtaskState},
+    fault::Failure,
+    id::{CheckpointId, ExecutionAttemptId, Generation, JobId, LeaderEpoch, OperatorId, Subtask, WorkerId},
+    message::{Command, Report, SnapshotStats, ToWorker},
+    state::ExecutionState,
+};
+use millstream_storage::{CheckpointDirectory, read_file};
+use serde::{Deserialize, Serialize};
+
+use crate::{job::JobSpec, output::Line};
+
+/// What a sink stores, and a source with an empty rest.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Snapshot {
+    position: u64,
+    counts: BTreeMap<u64, u64>,
+    waiting: Vec<(CheckpointId, Vec<Line>)>,
+}
+
+/// What travels from a source to a sink.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Element {
+    Record(u64),
+    Barrier(CheckpointId),
+    End,
+}
+
+/// On its way between two tasks. Both ends show what deployment they are of.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct InChannel {
+    pub job: JobId,
+    pub generation: Generation,
+    pub token: ChannelToken,
+    pub from: Subtask,
+    pub to: Subtask,
+    pub element: Element,
+}
+
+/// What a worker wants done.
+#[derive(Clone, Debug)]
+pub enum Deed {
+    Report(Report),
+    /// An attempt begins or is over.
+    Begins(ExecutionAttemptId),
+    Ends(ExecutionAttemptId),
+    /// To another worker, or itself.
+    Send(WorkerId, InChannel),
+    /// To be written off the slot's thread; [`Worker::on_stored`] hears of it.
+    Store(ExecutionAttemptId, CheckpointId, Snapshot),
+    /// An attempt will be ready; [`Worker::on_started`] hears of it.
+    Start(ExecutionAttemptId),
+    Commit {
+        sink: u32,
+        checkpoint: CheckpointId,
+        lines: Vec<Line>,
+    },
+    /// The process ends.
+    Exit,
+    Violation(String),
+}
+
+/// What came of an element.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Taken {
+    Yes,
+    /// The receiver does not have this deployment yet.
+    NotYet,
+    /// It is of another deployment than the sender.
+    Refused,
+}
+
+#[derive(Clone, Debug)]
+struct Source {
+    position: u64,
+    at_end: bool,
+}
+
+#[derive(Clone, Debug)]
+struct Sink {
+    counts: BTreeMap<u64, u64>,
+    open: Vec<Line>,
+    /// Transactions that wait for their checkpoint.
+    waiting: BTreeMap<CheckpointId, Vec<Line>>,
+    channels: Vec<VecDeque<Element>>,
+    aligning: Option<CheckpointId>,
+    blocked: BTreeSet<usize>,
+    ended: BTreeSet<usize>,
+    said_end: bool,
+}
+
+#[derive(Clone, Debug)]
+enum Half {
+    Source(Source),
+    Sink(Sink),
+}
+
+#[derive(Clone, Debug)]
+struct Task {
+    attempt: ExecutionAttemptId,
+    state: ExecutionState,
+    half: Half,
+}
+
+impl Task {
+    fn is_over(&self) -> bool {
+        self.state.is_terminal()
+    }
+}
+
+#[derive(Clone, Debug)]
+pub struct Worker {
+    job: JobSpec,
+    id: WorkerId,
+    epoch: LeaderEpoch,
+    deployment: Option<Deployment>,
+    tasks: BTreeMap<Subtask, Task>,
+    /// The checkpoint whose coordinators have been snapshotted here and whose barriers have not come.
+    between: Option<CheckpointId>,
+}
+
+impl Worker {
+    pub fn new(job: JobSpec, id: WorkerId) -> Worker {
+        let epoch = LeaderEpoch::default();
+        Worker { job, id, epoch, deployment: None, tasks: BTreeMap::new(), between: None }
+    }
+
+    pub fn id(&self) -> WorkerId {
+        self.id
+    }
+
+    pub fn job(&self) -> &JobSpec {
+        &self.job
+    }
+
+    /// Sources that have something to read.
+    pub fn readers(&self) -> Vec<ExecutionAttemptId> {
+        let reads = |task: &&Task| {
+            task.state == ExecutionState::Running && matches!(&task.half, Half::Source(source) if !source.at_end)
+        };
+        self.tasks.values().filter(reads).map(|task| task.attempt).collect()
+    }
+
+    /// Attempts that have not ended.
+    pub fn alive(&self) -> Vec<ExecutionAttemptId> {
+        self.tasks.values().filter(|task| !task.is_over()).map(|task| task.attempt).collect()
+    }
+
+    /// Whether this attempt of this deployment is here and has not ended.
+    pub fn runs(&self, attempt: ExecutionAttemptId, token: ChannelToken) -> bool {
+        let is_deployed = self.deployment.as_ref().is_some_and(|deployment| deployment.token == token);
+        is_deployed && self.tasks.get(&attempt.subtask).is_some_and(|task| task.attempt == attempt && !task.is_over())
+    }
+
+    fn generation(&self) -> Option<Generation> {
+        self.deployment.as_ref().map(|deployment| deployment.generation)
+    }
+
+    pub fn on_command(&mut self, message: ToWorker, directory: &CheckpointDirectory) -> Vec<Deed> {
+        if message.epoch < self.epoch {
+            return Vec::new();
+        }
+        self.epoch = message.epoch;
+        let ours = |generation: Generation| self.generation() == Some(generation);
+        match message.command {
+            Command::Deploy { deployment, .. } => self.on_deploy(*deployment, directory),
+            Command::Cancel { generation } => {
+                let mut deeds = Vec::new();
+                for task in self.tasks.values_mut().filter(|task| task.attempt.generation <= generation) {
+                    if !task.is_over() {
+                        end(task, ExecutionState::Canceled, None, &mut deeds);
+                    }
+                }
+                deeds
+            }
+            Command::SnapshotCoordinators { generation, checkpoint } if ours(generation) => {
+                self.on_snapshot_coordinators(generation, checkpoint)
+            }
+            Command::TriggerCheckpoint { generation, checkpoint, .. } if ours(generation) => {
+                self.on_trigger(checkpoint)
+            }
+            Command::CheckpointComplete { generation, checkpoint } if ours(generation) => self.on_complete(checkpoint),
+            Command::CheckpointAborted { generation, checkpoint } if ours(generation) => {
+                if self.between == Some(checkpoint) {
+                    self.between = None;
+                }
+                Vec::new()
+            }
+            Command::Finish { generation } if ours(generation) => self.on_finish(),
+            Command::Shutdown => vec![Deed::Exit],
+            _ => Vec::new(),
+        }
+    }
+
+    fn on_deploy(&mut self, deployment: Deployment, directory: &CheckpointDirectory) -> Vec<Deed> {
+        let mut deeds = Vec::new();
+        match self.generation() {
+            Some(known) if known == deployment.generation => return deeds, // repeated
+            Some(known) if known > deployment.generation => {
+                deeds.push(Deed::Violation(format!("generation {:?} after {known:?}", deployment.generation)));
+            }
+            _ => {}
+        }
+        if let Some(alive) = self.tasks.values().find(|task| !task.is_over()) {
+            deeds.push(Deed::Violation(format!("deployed beside {:?}, which has not ended", alive.attempt)));
+        }
+        self.tasks.clear();
+        self.between = None;
+        let mine = deployment.placements.iter().filter(|placement| placement.worker == self.id);
+        for placement in mine {
+            let attempt = ExecutionAttemptId { subtask: placement.subtask, generation: deployment.generation };
+            deeds.push(Deed::Begins(attempt));
+            let mut task =
+                Task { attempt, state: ExecutionState::Initializing, half: self.job.empty(placement.subtask) };
+            deeds.push(Deed::Report(Report::Task { attempt, state: ExecutionState::Initializing, failure: None }));
+            match restored(deployment.restore.as_ref(), placement.subtask, directory.path()) {
+                Ok(Some(snapshot)) => restore(&mut task, snapshot, deployment.restore.as_ref(), &mut deeds),
+                Ok(None) => {}
+                Err(failure) => end(&mut task, ExecutionState::Failed, Some(failure), &mut deeds),
+            }
+            if !task.is_over() {
+                deeds.push(Deed::Start(attempt));
+            }
+            self.tasks.insert(placement.subtask, task);
+        }
+        self.deployment = Some(deployment);
+        deeds
+    }
+
+    /// An attempt is ready.
+    pub fn on_started(&mut self, attempt: ExecutionAttemptId) -> Vec<Deed> {
+        let Some(task) = self.task_mut(attempt) else { return Vec::new() };
+        if task.state != ExecutionState::Initializing {
+            return Vec::new();
+        }
+        task.state = ExecutionState::Running;
+        vec![Deed::Report(Report::Task { attempt, state: ExecutionState::Running, failure: None })]
+    }
+
+    /// A source reads a record, or its end.
+    pub fn on_step(&mut self, attempt: ExecutionAttemptId) -> Vec<Deed> {
+        let job = self.job.clone();
+        let Some(task) = self.task_mut(attempt).filter(|task| task.state == ExecutionState::Running) else {
+            return Vec::new();
+        };
+        let Half::Source(source) = &mut task.half else { return Vec::new() };
+        if source.at_end {
+            return Vec::new();
+        }
+        if source.position < job.records {
+            let number = source.position;
+            source.position += 1;
+            let to = job.sink_of(job.key(attempt.subtask.index, number));
+            return self.send(attempt.subtask, to, Element::Record(number));
+        }
+        source.at_end = true;
+        let mut deeds = vec![Deed::Report(Report::EndOfData { attempt })];
+        for sink in 0..job.sinks {
+            deeds.extend(self.send(attempt.subtask, sink, Element::End));
+        }
+        deeds
+    }
+
+    fn send(&self, from: Subtask, sink: u32, element: Element) -> Vec<Deed> {
+        let deployment = self.deployment.as_ref().expect("tasks run in a deployment");
+        let to = self.job.sink(sink);
+        let placement = deployment.placements.iter().find(|placement| placement.subtask == to);
+        let Deployment { generation, token, .. } = *deployment;
+        let in_channel = InChannel { job: self.job.id, generation, token, from, to, element };
+        placement.map(|placement| Deed::Send(placement.worker, in_channel)).into_iter().collect()
+    }
+
+    fn on_snapshot_coordinators(&mut self, generation: Generation, checkpoint: CheckpointId) -> Vec<Deed> {
+        let mut deeds = Vec::new();
+        let Some(operator) = self.job.coordinator() else { return deeds };
+        let first = Subtask { index: 0, ..self.job.source(0) };
+        if self.tasks.get(&first).is_none_or(Task::is_over) {
+            return deeds;
+        }
+        if let Some(before) = self.between.filter(|before| *before != checkpoint) {
+            deeds.push(Deed::Violation(format!("a coordinator is between checkpoints {before} and {checkpoint}")));
+        }
+        self.between = Some(checkpoint);
+        let state = CoordinatorState { operator: OperatorId(operator.0), bytes: checkpoint.0.to_le_bytes().to_vec() };
+        deeds.push(Deed::Report(Report::CoordinatorAck { generation, checkpoint, state }));
+        deeds
+    }
+
+    fn on_trigger(&mut self, checkpoint: CheckpointId) -> Vec<Deed> {
+        if self.between == Some(checkpoint) {
+            self.between = None;
+        }
+        let mut deeds = Vec::new();
+        let running: Vec<Task> =
+            self.tasks.values().filter(|task| task.state == ExecutionState::Running).cloned().collect();
+        for task in running {
+            let Half::Source(source) = &task.half else { continue };
+            let snapshot = Snapshot { position: source.position, ..Snapshot::default() };
+            deeds.push(Deed::Store(task.attempt, checkpoint, snapshot));
+            for sink in 0..self.job.sinks {
+                deeds.extend(self.send(task.attempt.subtask, sink, Element::Barrier(checkpoint)));
+            }
+        }
+        deeds
+    }
+
+    fn on_complete(&mut self, checkpoint: CheckpointId) -> Vec<Deed> {
+        let mut deeds = Vec::new();
+        for task in self.tasks.values_mut().filter(|task| task.state == ExecutionState::Running) {
+            let Half::Sink(sink) = &mut task.half else { continue };
+            let later = sink.waiting.split_off(&CheckpointId(checkpoint.0 + 1));
+            for (checkpoint, lines) in std::mem::replace(&mut sink.waiting, later) {
+                deeds.push(Deed::Commit { sink: task.attempt.subtask.index, checkpoint, lines });
+            }
+        }
+        deeds
+    }
+
+    fn on_finish(&mut self) -> Vec<Deed> {
+        let mut deeds = Vec::new();
+        for task in self.tasks.values_mut().filter(|task| task.state == ExecutionState::Running) {
+            if let Half::Sink(sink) = &task.half
+                && (!sink.open.is_empty() || !sink.waiting.is_empty())
+            {
+                deeds.push(Deed::Violation(format!("{:?} is to finish with uncommitted output", task.attempt)));
+            }
+            end(task, ExecutionState::Finished, None, &mut deeds);
+        }
+        deeds
+    }
+
+    /// A snapshot's file is written, or was not.
+    pub fn on_stored(
+        &mut self,
+        attempt: ExecutionAttemptId,
+        checkpoint: CheckpointId,
+        stored: Result<SubtaskState, Failure>,
+    ) -> Vec<Deed> {
+        let generation = attempt.generation;
+        if self.task_mut(attempt).is_none_or(|task| task.is_over()) {
+            return Vec::new();
+        }
+        let report = match stored {
+            Ok(state) => Report::CheckpointAck { attempt, checkpoint, state, stats: SnapshotStats::default() },
+            Err(failure) => Report::CheckpointDeclined { generation, checkpoint, failure },
+        };
+        vec![Deed::Report(report)]
+    }
+
+    /// Something arrives for one of its tasks.
+    pub fn on_element(&mut self, arrived: InChannel) -> (Taken, Vec<Deed>) {
+        let of = self.deployment.as_ref().map(|deployment| (deployment.generation, deployment.token));
+        match of {
+            Some((generation, token)) if generation == arrived.generation && token == arrived.token => {}
+            Some((generation, _)) if generation >= arrived.generation => return (Taken::Refused, Vec::new()),
+            _ => return (Taken::NotYet, Vec::new()),
+        }
+        let job = self.job.clone();
+        let Some(task) = self.tasks.get_mut(&arrived.to) else { return (Taken::Refused, Vec::new()) };
+        match task.state {
+            ExecutionState::Initializing => return (Taken::NotYet, Vec::new()),
+            ExecutionState::Running => {}
+            _ => return (Taken::Refused, Vec::new()),
+        }
+        let Half::Sink(sink) = &mut task.half else { return (Taken::Refused, Vec::new()) };
+        sink.channels[arrived.from.index as usize].push_back(arrived.element);
+        (Taken::Yes, sink_steps(&job, task))
+    }
+
+    /// A function of the user's fails, or a connection that an attempt needs.
+    pub fn fail(&mut self, attempt: ExecutionAttemptId, why: &str) -> Vec<Deed> {
+        let mut deeds = Vec::new();
+        if let Some(task) = self.task_mut(attempt).filter(|task| !task.is_over()) {
+            end(task, ExecutionState::Failed, Some(Failure::new(why)), &mut deeds);
+        }
+        deeds
+    }
+
+    fn task_mut(&mut self, attempt: ExecutionAttemptId) -> Option<&mut Task> {
+        self.tasks.get_mut(&attempt.subtask).filter(|task| task.attempt == attempt)
+    }
+}
+
+/// Takes what its channels have, as far as alignment lets it.
+fn sink_steps(job: &JobSpec, task: &mut Task) -> Vec<Deed> {
+    let mut deeds = Vec::new();
+    let (attempt, half) = (task.attempt, &mut task.half);
+    let Half::Sink(sink) = half else { return deeds };
+    loop {
+        let ready =
+            (0..sink.channels.len()).find(|from| !sink.blocked.contains(from) && !sink.channels[*from].is_empty());
+        let Some(from) = ready else { break };
+        match sink.channels[from].pop_front().expect("it is not empty") {
+            Element::Record(number) => {
+                let key = job.key(from as u32, number);
+                let count = sink.counts.entry(key).or_default();
+                *count += 1;
+                sink.open.push(Line { source: from as u32, number, key, count: *count });
+            }
+            Element::End => {
+                sink.ended.insert(from);
+            }
+            Element::Barrier(checkpoint) => {
+                if sink.aligning.is_some_and(|aligning| aligning > checkpoint) {
+                    continue;
+                }
+                if sink.aligning != Some(checkpoint) {
+                    // The one before was given up.
+                    sink.aligning = Some(checkpoint);
+                    sink.blocked.clear();
+                }
+                sink.blocked.insert(from);
+                if sink.blocked.len() == sink.channels.len() {
+                    sink.blocked.clear();
+                    let lines = std::mem::take(&mut sink.open);
+                    sink.waiting.insert(checkpoint, lines);
+                    let waiting = sink.waiting.iter().map(|(id, lines)| (*id, lines.clone())).collect();
+                    let snapshot = Snapshot { position: 0, counts: sink.counts.clone(), waiting };
+                    deeds.push(Deed::Store(attempt, checkpoint, snapshot));
+                }
+            }
+        }
+    }
+    if sink.ended.len() == sink.channels.len() && !sink.said_end {
+        sink.said_end = true;
+        deeds.push(Deed::Report(Report::EndOfData { attempt }));
+    }
+    deeds
+}
+
+fn end(task: &mut Task, state: ExecutionState, failure: Option<Failure>, deeds: &mut Vec<Deed>) {
+    task.state = state;
+    deeds.push(Deed::Ends(task.attempt));
+    deeds.push(Deed::Report(Report::Task { attempt: task.attempt, state, failure }));
+}
+
+fn restored(
+    checkpoint: Option<&CompletedCheckpoint>,
+    subtask: Subtask,
+    directory: &Path,
+) -> Result<Option<Snapshot>, Failure> {
+    let Some(checkpoint) = checkpoint else { return Ok(None) };
+    let state = checkpoint.subtasks.iter().find(|state| state.subtask == subtask);
+    let lost = |what: &str| Failure::fatal(format!("checkpoint {} in {}: {what}", checkpoint.id, directory.display()));
+    let file = state.and_then(|state| state.file.as_ref()).ok_or_else(|| lost("a part is missing"))?;
+    let bytes = read_file(checkpoint, file).map_err(|error| lost(&error.to_string()))?;
+    serde_json::from_slice(&bytes).map(Some).map_err(|error| lost(&error.to_string()))
+}
+
+fn restore(task: &mut Task, snapshot: Snapshot, from: Option<&CompletedCheckpoint>, deeds: &mut Vec<Deed>) {
+    let Snapshot { position, counts, waiting } = snapshot;
+    match &mut task.half {
+        Half::Source(source) => source.position = position,
+        Half::Sink(sink) => {
+            sink.counts = counts;
+            sink.aligning = from.map(|checkpoint| checkpoint.id);
+            // What its checkpoint has is durable, whether or not anybody was told so.
+            for (checkpoint, lines) in waiting {
+                deeds.push(Deed::Commit { sink: task.attempt.subtask.index, checkpoint, lines });
+            }
+        }
+    }
+}
+
+impl JobSpec {
+    fn empty(&self, subtask: Subtask) -> Half {
+        if self.is_source(subtask) {
+            return Half::Source(Source { position: 0, at_end: false });
+        }
+        Half::Sink(Sink {
+            counts: BTreeMap::new(),
+            open: Vec::new(),
+            waiting: BTreeMap::new(),
+            channels: vec![VecDeque::new(); self.sources as usize],
+            aligning: None,
+            blocked: BTreeSet::new(),
+            ended: BTreeSet::new(),
+            said_end: false,
+        })
+    }
+}

@@ -1,0 +1,110 @@
+//! What must hold after each event, and at the end.
+
+use millstream_model::{
+    id::{CheckpointId, ExecutionAttemptId, JobId},
+    state::JobStatus,
+};
+
+use super::{At, World};
+use crate::{output::Line, store::short};
+
+impl World {
+    /// After each event.
+    pub(super) fn judge(&mut self) {
+        for news in self.store.take_news() {
+            self.note(|| news);
+        }
+        let wrong = self.store.take_violations().into_iter().next();
+        let wrong = wrong.or_else(|| {
+            let all = self.hosts.iter().enumerate();
+            all.filter_map(|(host, it)| Some(format!("host {host}: {}", it.check().err()?))).next()
+        });
+        if let Some(wrong) = wrong.or_else(|| self.too_many_slots()) {
+            self.violated(wrong);
+        }
+    }
+
+    /// No JobManager gives a slot to two.
+    fn too_many_slots(&self) -> Option<String> {
+        for job_manager in self.job_managers.values() {
+            for (id, count) in job_manager.resources.task_managers() {
+                let workers = job_manager.resources.workers().filter(|(_, worker)| worker.task_manager == id);
+                let held: u32 = workers.map(|(_, worker)| worker.slots).sum();
+                if held + count.free != count.total {
+                    let number = job_manager.number;
+                    return Some(format!("JobManager {number}: {held} slots of {count:?} are held"));
+                }
+            }
+        }
+        None
+    }
+
+    /// An attempt begins: those of older generations that its JobManager can know of must be over.
+    pub(super) fn judge_beginning(&mut self, at: At, job: JobId, attempt: ExecutionAttemptId) {
+        self.note(|| format!("{} {attempt:?} begins on host {}", short(job), at.host));
+        let of =
+            |host: usize| self.hosts[host].connection.and_then(|id| self.connections.get(&id)).map(|it| it.job_manager);
+        let mine = of(at.host);
+        let Some(resources) = mine.and_then(|id| self.job_managers.get(&id)).map(|it| &it.resources) else { return };
+        for (host, other) in self.hosts.iter().enumerate().filter(|(host, _)| of(*host) == mine) {
+            for (id, running) in &other.workers {
+                if running.worker.job().id != job || !resources.workers().any(|(known, _)| known == *id) {
+                    continue;
+                }
+                let older = running.worker.alive().into_iter().find(|alive| alive.generation < attempt.generation);
+                if let Some(older) = older {
+                    return self.violated(format!("{}: {attempt:?} begins while {older:?} runs on {host}", short(job)));
+                }
+            }
+        }
+    }
+
+    pub(super) fn judge_commit(&mut self, job: JobId, sink: u32, checkpoint: CheckpointId, lines: &[Line]) {
+        self.note(|| format!("{} sink {sink} commits {} lines of checkpoint {checkpoint}", short(job), lines.len()));
+        if self.store.durable(job).is_none_or(|durable| durable < checkpoint) {
+            self.violated(format!("{}: checkpoint {checkpoint} is committed and not durable", short(job)));
+        }
+        if let Err(wrong) = self.output.commit(job, sink, checkpoint, lines) {
+            self.violated(format!("{}: {wrong}", short(job)));
+        }
+    }
+
+    /// When all is healed, and long quiet.
+    pub(super) fn judge_end(&mut self) {
+        for job in self.jobs.clone() {
+            let record = self.store.record(job.id);
+            let Some(result) = record.as_ref().and_then(|record| record.result.as_ref()) else {
+                let status = self.job_managers.get(&self.leader).and_then(|it| it.masters.get(&job.id));
+                let status = status.map(|master| master.stepped.status());
+                return self.violated(format!("{} never ends; its JobMaster says {status:?}", short(job.id)));
+            };
+            match result.status {
+                JobStatus::Finished => {
+                    if let Err(wrong) = self.output.complete(job.id, job.sources, job.records) {
+                        return self.violated(format!("{} has finished: {wrong}", short(job.id)));
+                    }
+                }
+                JobStatus::Canceled if self.cancelled.contains(&job.id) => {}
+                _ => return self.violated(format!("{} has ended so: {result:?}", short(job.id))),
+            }
+        }
+        for (host, it) in self.hosts.iter().enumerate() {
+            if it.table.free() != it.table.total() {
+                let held: Vec<_> = it.table.held().collect();
+                return self.violated(format!("host {host} still holds {held:?}"));
+            }
+        }
+        let Some(leader) = self.job_managers.get(&self.leader) else {
+            return self.violated("nobody leads".to_owned());
+        };
+        let leaked =
+            leader.resources.workers().next().map(|(id, worker)| format!("allocation {} leaks: {worker:?}", id.0));
+        let known = leader.resources.task_managers().count();
+        if let Some(leaked) = leaked {
+            return self.violated(leaked);
+        }
+        if known != self.hosts.len() {
+            self.violated(format!("{known} TaskManagers are known of {}", self.hosts.len()));
+        }
+    }
+}
