@@ -47,13 +47,8 @@ pub enum Spread {
 #[derive(Clone, PartialEq, Eq, Debug)]
 struct Slots {
     total: u32,
+    free: u32,
     held: BTreeMap<AllocationId, Allocation>,
-}
-
-impl Slots {
-    fn free(&self) -> u32 {
-        self.total - self.held.values().map(|held| held.slots).sum::<u32>()
-    }
 }
 
 /// How many slots a TaskManager has.
@@ -68,6 +63,10 @@ pub struct SlotCount {
 pub struct SlotManager {
     spread: Spread,
     task_managers: BTreeMap<TaskManagerId, Slots>,
+    /// Sums of what is in `task_managers`, so that a match looks only at what can change: all free slots, and those that
+    /// each job holds.
+    free: u64,
+    held_by: BTreeMap<JobId, u32>,
     /// How many slots each job needs, in the order in which jobs came.
     required: Vec<(JobId, u32)>,
 }
@@ -82,8 +81,10 @@ impl SlotManager {
     /// # Panics
     /// If it was there before: its id is of one process and one connection.
     pub fn on_registered(&mut self, task_manager: TaskManagerId, slots: u32) {
-        let before = self.task_managers.insert(task_manager, Slots { total: slots, held: BTreeMap::new() });
+        let fresh = Slots { total: slots, free: slots, held: BTreeMap::new() };
+        let before = self.task_managers.insert(task_manager, fresh);
         assert!(before.is_none(), "TaskManager {task_manager} has registered twice");
+        self.free += u64::from(slots);
     }
 
     /// A TaskManager that has just registered says that it holds this still. It is taken as it is.
@@ -92,19 +93,39 @@ impl SlotManager {
     /// If it is not there, or has not so many slots.
     pub fn on_held(&mut self, task_manager: TaskManagerId, id: AllocationId, allocation: Allocation) {
         let of = self.task_managers.get_mut(&task_manager).expect("it has registered");
-        assert!(allocation.slots <= of.free(), "TaskManager {task_manager} holds more than it has");
+        assert!(allocation.slots <= of.free, "TaskManager {task_manager} holds more than it has");
         let before = of.held.insert(id, allocation);
         assert!(before.is_none(), "allocation {id} is held twice");
+        of.free -= allocation.slots;
+        self.free -= u64::from(allocation.slots);
+        *self.held_by.entry(allocation.job).or_default() += allocation.slots;
     }
 
     /// A TaskManager is gone; returns what jobs held of it.
     pub fn on_gone(&mut self, task_manager: TaskManagerId) -> Vec<(AllocationId, Allocation)> {
-        self.task_managers.remove(&task_manager).into_iter().flat_map(|slots| slots.held).collect()
+        let Some(gone) = self.task_managers.remove(&task_manager) else { return Vec::new() };
+        self.free -= u64::from(gone.free);
+        gone.held.values().for_each(|lost| self.on_lost(*lost));
+        gone.held.into_iter().collect()
     }
 
     /// A TaskManager says that an allocation holds nothing any more; what it was, if it was any.
     pub fn on_freed(&mut self, task_manager: TaskManagerId, id: AllocationId) -> Option<Allocation> {
-        self.task_managers.get_mut(&task_manager)?.held.remove(&id)
+        let slots = self.task_managers.get_mut(&task_manager)?;
+        let freed = slots.held.remove(&id)?;
+        slots.free += freed.slots;
+        self.free += u64::from(freed.slots);
+        self.on_lost(freed);
+        Some(freed)
+    }
+
+    /// A job holds so many fewer.
+    fn on_lost(&mut self, Allocation { job, slots }: Allocation) {
+        let held = self.held_by.get_mut(&job).expect("what is held is counted");
+        *held -= slots;
+        if *held == 0 {
+            self.held_by.remove(&job);
+        }
     }
 
     /// A job needs `slots` in all from now on; with 0 it needs nothing and is forgotten. What it holds beyond that stays
@@ -122,23 +143,27 @@ impl SlotManager {
         let mut requests = Vec::new();
         for (job, required) in self.required.clone() {
             let missing = required.saturating_sub(self.held_by(job));
+            if missing == 0 || u64::from(missing) > self.free {
+                continue;
+            }
             for (task_manager, slots) in self.choose(missing) {
                 let (id, allocation) = (new_id(), Allocation { job, slots });
                 let of = self.task_managers.get_mut(&task_manager).expect("it was chosen from those");
                 let before = of.held.insert(id, allocation);
                 assert!(before.is_none(), "allocation {id} was used before");
+                of.free -= slots;
+                self.free -= u64::from(slots);
+                *self.held_by.entry(job).or_default() += slots;
                 requests.push(SlotRequest { task_manager, id, allocation });
             }
         }
         requests
     }
 
-    /// How many slots of which TaskManagers make up `missing`; nothing if they do not.
+    /// How many slots of which TaskManagers make up `missing`; there are so many.
     fn choose(&self, missing: u32) -> Vec<(TaskManagerId, u32)> {
-        let mut free: Vec<(TaskManagerId, SlotCount)> = self.task_managers().collect();
-        if free.iter().map(|(_, count)| u64::from(count.free)).sum::<u64>() < u64::from(missing) {
-            return Vec::new();
-        }
+        let mut free: Vec<(TaskManagerId, SlotCount)> =
+            self.task_managers().filter(|(_, count)| count.free > 0).collect();
         let mut chosen = BTreeMap::<TaskManagerId, u32>::new();
         match self.spread {
             Spread::Pack => {
@@ -177,8 +202,7 @@ impl SlotManager {
     }
 
     fn held_by(&self, job: JobId) -> u32 {
-        let held = self.task_managers.values().flat_map(|slots| slots.held.values());
-        held.filter(|held| held.job == job).map(|held| held.slots).sum()
+        self.held_by.get(&job).copied().unwrap_or(0)
     }
 
     /// What each job still misses.
@@ -188,7 +212,7 @@ impl SlotManager {
     }
 
     pub fn task_managers(&self) -> impl Iterator<Item = (TaskManagerId, SlotCount)> {
-        self.task_managers.iter().map(|(id, slots)| (*id, SlotCount { total: slots.total, free: slots.free() }))
+        self.task_managers.iter().map(|(id, slots)| (*id, SlotCount { total: slots.total, free: slots.free }))
     }
 }
 
