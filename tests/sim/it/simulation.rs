@@ -11,7 +11,7 @@ use std::{
 use millstream_sim::{Broken, Ran, simulate};
 use tempfile::TempDir;
 
-const SEEDS: u64 = 4000;
+const SEEDS: u64 = 3000;
 
 /// Checkpoints are synced, which is for nothing on a disk here.
 fn in_memory() -> TempDir {

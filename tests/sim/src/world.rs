@@ -9,11 +9,15 @@ use std::{
     collections::{BTreeMap, BTreeSet, VecDeque, hash_map::DefaultHasher},
     fmt,
     hash::{Hash, Hasher},
+    panic::{self, AssertUnwindSafe},
     path::Path,
     sync::Arc,
 };
 
-use millstream_controlplane::store::MemoryStore;
+use millstream_controlplane::{
+    leadership::{Election, Latch, MemoryElection},
+    store::MemoryStore,
+};
 use millstream_model::id::{AllocationId, CheckpointId, ExecutionAttemptId, JobId, WorkerId};
 use millstream_slots::Spread;
 use millstream_storage::CheckpointDirectory;
@@ -131,7 +135,9 @@ struct World {
     paces: Vec<Time>,
     submitted: BTreeSet<JobId>,
     cancelled: BTreeSet<JobId>,
-    real: Arc<MemoryStore>,
+    election: MemoryElection,
+    /// Of the leader, unless it is dead.
+    latch: Option<Latch>,
     store: Arc<SimStore>,
     checkpoints: std::path::PathBuf,
     spread: Spread,
@@ -165,7 +171,13 @@ pub fn simulate(seed: u64, directory: &Path) -> Result<Ran, Box<Broken>> {
 /// As [`simulate`].
 pub fn simulate_with(seed: u64, random: fastrand::Rng, faults: Faults, directory: &Path) -> Result<Ran, Box<Broken>> {
     let mut world = World::new(random, faults, directory);
-    let events = world.run();
+    let ran = panic::catch_unwind(AssertUnwindSafe(|| world.run()));
+    let events = ran.unwrap_or_else(|panicked| {
+        let said = panicked.downcast_ref::<String>().cloned();
+        let said = said.or_else(|| panicked.downcast_ref::<&str>().map(|text| (*text).to_owned()));
+        world.violated(format!("a panic: {}", said.unwrap_or_default()));
+        0
+    });
     if let Some(what) = world.violation.take() {
         let World { now: at, faults, last, .. } = world;
         return Err(Box::new(Broken { seed, at, what, faults, last: last.into() }));
@@ -177,6 +189,7 @@ impl World {
     fn new(mut random: fastrand::Rng, faults: Faults, directory: &Path) -> World {
         let real = Arc::new(MemoryStore::new());
         let store = Arc::new(SimStore::new(real.clone(), directory.to_owned()));
+        let election = MemoryElection::new(real);
         let capacity = faults.hosts as u32 * faults.slots;
         let mut jobs = Vec::new();
         let mut needed = 0;
@@ -199,7 +212,8 @@ impl World {
             paces,
             submitted: BTreeSet::new(),
             cancelled: BTreeSet::new(),
-            real,
+            election,
+            latch: None,
             store,
             checkpoints: directory.to_owned(),
             spread,
@@ -309,7 +323,17 @@ impl World {
     }
 
     fn elect(&mut self) {
-        let (before, epoch) = (self.leader, self.real.elect());
+        let before = self.leader;
+        if self.latch.is_some() && !matches!(self.election.try_acquire(), Ok(None)) {
+            return self.violated("another is elected while one leads".to_owned());
+        }
+        // One that stands still has lost it, and does not know.
+        self.latch = None;
+        let Ok(Some(latch)) = self.election.try_acquire() else {
+            return self.violated("nobody is elected though nobody leads".to_owned());
+        };
+        let epoch = latch.epoch();
+        self.latch = Some(latch);
         self.store.on_elected(epoch);
         self.leader += 1;
         let number = self.leader;
@@ -333,6 +357,9 @@ impl World {
     fn job_manager_ends(&mut self, number: u64) {
         if self.job_managers.remove(&number).is_none() {
             return;
+        }
+        if number == self.leader {
+            self.latch = None;
         }
         self.note(|| format!("JobManager {number} ends"));
         let lost: Vec<u64> =
