@@ -82,7 +82,7 @@ const fn peer(command: &'static str, records: u64) -> Opponent {
 const MEMCPY: Opponent = Opponent { command: "memcpy", is_peer: false, load: OpponentLoad::Own };
 
 /// All benchmarks. Adding one is a line here and a program in `benches/src/bin/`.
-pub const BENCHMARKS: [Benchmark; 12] = [
+pub const BENCHMARKS: [Benchmark; 13] = [
     Benchmark {
         name: "keyed-sum-local",
         about: "running sum by key over two slots, a million keys, 100-byte records",
@@ -172,6 +172,12 @@ pub const BENCHMARKS: [Benchmark; 12] = [
         name: "session-50",
         about: "fifty small jobs on a cluster: the last submission beside the first, and what a job costs",
         load: Load::Cluster,
+        opponents: &[],
+    },
+    Benchmark {
+        name: "deciders-scale",
+        about: "the control plane's deciders: slots and deployment of 500 jobs on 1,000 TaskManagers",
+        load: Load::Own,
         opponents: &[],
     },
     Benchmark {
