@@ -31,7 +31,7 @@ use crate::{
     leadership::{Leadership, checkpoint_dir},
     role,
     worker_fleet::{FleetConfig, WorkerFleet},
-    worker_network::JobNetwork,
+    worker_network::{JobNetwork, check_configured_exposure},
 };
 
 /// Runs jobs in this process. Cheap to make: nothing runs before a job is submitted.
@@ -176,6 +176,7 @@ fn start_processes(
     let own = artifact::own();
     graph.artifact = Some(own.map_err(|cause| Failure::fatal(format!("this executable cannot be read: {cause}")))?);
     let (joining_sender, joining) = unbounded();
+    check_configured_exposure(&graph.configuration)?;
     let network = JobNetwork::new(graph, JobNetwork::new_authority(graph.job_id)?)?;
     let fleet = WorkerFleet::start(FleetConfig { processes, slots, network, reports, joining: joining_sender })?;
     Ok(StartedWorkers { workers: Workers::Processes(fleet), links: Vec::new(), joining })

@@ -9,8 +9,8 @@ pub use millstream_dataplane::ClusterCa;
 use millstream_dataplane::{Carrier, IdentityError, NetworkSetup};
 use millstream_model::{
     config::{
-        Configuration, NETWORK_IO, NetworkIo, SHUFFLE_BIND_HOST, SHUFFLE_CONNECT_TIMEOUT, SHUFFLE_IDLE_TIMEOUT,
-        SHUFFLE_LANES, SHUFFLE_PORT,
+        Configuration, NETWORK_IO, NetworkIo, SECURITY_INSECURE, SHUFFLE_BIND_HOST, SHUFFLE_CONNECT_TIMEOUT,
+        SHUFFLE_IDLE_TIMEOUT, SHUFFLE_LANES, SHUFFLE_PORT, SHUFFLE_TLS,
     },
     fault::Failure,
     id::{JobId, WorkerId},
@@ -99,7 +99,62 @@ pub fn bind_address(configuration: &Configuration) -> Result<SocketAddr, Failure
     Ok(SocketAddr::new(host, configuration.get(&SHUFFLE_PORT)? as u16))
 }
 
+/// Whether workers may open their ports where this configuration says, as it says.
+///
+/// # Errors
+/// If others could reach them without TLS and nobody has said that they may, or the configuration has a bad value.
+pub fn check_configured_exposure(configuration: &Configuration) -> Result<(), Failure> {
+    let transport = if configuration.get(&SHUFFLE_TLS)? { Carrier::Tcp } else { Carrier::PlainTcp };
+    check_exposure(bind_address(configuration)?, transport, configuration)
+}
+
+/// Whether a worker may open its port at `bind`, by what the configuration of its machine says. Without TLS whoever
+/// reaches it can read and write records.
+///
+/// # Errors
+/// If others could reach it without TLS and nobody has said that they may, or the configuration has a bad value.
+pub fn check_exposure(bind: SocketAddr, transport: Carrier, configuration: &Configuration) -> Result<(), Failure> {
+    if transport != Carrier::PlainTcp || bind.ip().is_loopback() {
+        return Ok(());
+    }
+    if !configuration.get(&SECURITY_INSECURE)? {
+        return Err(Failure::fatal(format!(
+            "{} ({}) can be reached from other machines, and whoever reaches a worker there can read and write its \
+             records, since {} is false. Leave that on, use a loopback address, or set {} to true if the network keeps \
+             others out",
+            bind.ip(),
+            SHUFFLE_BIND_HOST.name(),
+            SHUFFLE_TLS.name(),
+            SECURITY_INSECURE.name()
+        )));
+    }
+    tracing::warn!(address = %bind.ip(), "whoever reaches a worker's port can read and write its records: \
+         security.insecure is set, and security.ssl.internal.enabled is false");
+    Ok(())
+}
+
 #[expect(clippy::disallowed_methods, reason = "certificates are good from now on")]
 fn wall_clock() -> SystemTime {
     SystemTime::now()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_worker_without_tls_is_kept_on_this_machine_unless_the_user_insists() {
+        let mut configuration = Configuration::new();
+        let [here, everywhere] = ["127.0.0.1:0", "0.0.0.0:0"].map(|text| text.parse::<SocketAddr>().unwrap());
+        for encrypted in [Carrier::Quic, Carrier::Tcp, Carrier::Auto] {
+            check_exposure(everywhere, encrypted, &configuration).unwrap();
+        }
+        check_exposure(here, Carrier::PlainTcp, &configuration).unwrap();
+        let refused = check_exposure(everywhere, Carrier::PlainTcp, &configuration).unwrap_err().message;
+        for key in ["taskmanager.bind-host", "security.ssl.internal.enabled", "security.insecure"] {
+            assert!(refused.contains(key), "{refused}");
+        }
+        configuration.set(&SECURITY_INSECURE, true);
+        check_exposure(everywhere, Carrier::PlainTcp, &configuration).unwrap();
+    }
 }

@@ -24,7 +24,11 @@ mod workers;
 
 use std::{pin::pin, process, sync::Arc, thread, time::Duration};
 
-use millstream::{artifact::ENGINE_VERSION, worker_network::bind_address, worker_process::WorkerSetup};
+use millstream::{
+    artifact::ENGINE_VERSION,
+    worker_network::{bind_address, check_configured_exposure, check_exposure},
+    worker_process::WorkerSetup,
+};
 use millstream_client::{
     cause::root_cause,
     proto::v1::{self, FromTaskManager, from_task_manager, task_managers_client::TaskManagersClient, to_task_manager},
@@ -83,7 +87,7 @@ pub async fn run(
         configuration,
     };
     // Checked now, and not when the first job comes.
-    bind_address(&task_manager.configuration)?;
+    check_configured_exposure(&task_manager.configuration)?;
     tokio::select! {
         ended = task_manager.serve_forever(&mut ready) => ended,
         () = stop => Ok(()),
@@ -355,6 +359,9 @@ impl Session<'_> {
             serde_json::from_str(&request.setup).map_err(|cause| format!("its setup cannot be read: {cause}"))?;
         if let Some(network) = &mut setup.network {
             network.bind = bind_address(self.configuration).map_err(|failure| failure.to_string())?;
+            // What carries the records is for the job to say, and who may reach this machine is not.
+            check_exposure(network.bind, network.transport, self.configuration)
+                .map_err(|failure| failure.to_string())?;
         }
         tracing::info!(%job, worker = setup.worker.0, slots = request.slots, "a job gets slots");
         let (artifacts, channel, sha256) = (self.artifacts.clone(), self.channel.clone(), request.sha256);

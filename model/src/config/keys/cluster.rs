@@ -1,4 +1,4 @@
-//! Keys about coordinators, addresses, security and logs.
+//! Keys about coordinators, addresses and logs.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use super::{
 };
 
 group! {
-    CLUSTER: "Cluster", "Coordinators, addresses, security and logs.";
+    CLUSTER: "Cluster", "Coordinators, addresses and logs.";
 
     /// The address of the JobManager, for TaskManagers and clients.
     JOBMANAGER_ADDRESS: Option<String> = Key::optional("jobmanager.rpc.address");
@@ -76,10 +76,6 @@ group! {
 
     /// How long a job waits for slots, at its start and at a restart, before it fails.
     SLOT_REQUEST_TIMEOUT: Duration = Key::new("slot.request.timeout", "5 min");
-
-    /// Lets ports bind to addresses that are not loopbacks without TLS and authentication. Whoever reaches such a port
-    /// can run any code here: submitting a job is running code. Logged at every start.
-    SECURITY_INSECURE: bool = Key::new("security.insecure", "false").ours();
 
     /// The least important messages that are logged.
     LOG_LEVEL: LogLevel = Key::new("env.log.level", "INFO").ours();

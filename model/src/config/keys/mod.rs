@@ -21,6 +21,7 @@ mod cluster;
 mod execution;
 mod pipeline;
 mod restart;
+mod security;
 mod shuffle;
 mod taskmanager;
 
@@ -29,6 +30,7 @@ pub use cluster::*;
 pub use execution::*;
 pub use pipeline::*;
 pub use restart::*;
+pub use security::*;
 pub use shuffle::*;
 pub use taskmanager::*;
 
@@ -42,7 +44,7 @@ pub struct Group {
 }
 
 /// All groups, in the order of the reference page.
-pub const GROUPS: &[Group] = &[PIPELINE, EXECUTION, CHECKPOINTING, RESTART, TASKMANAGER, SHUFFLE, CLUSTER];
+pub const GROUPS: &[Group] = &[PIPELINE, EXECUTION, CHECKPOINTING, RESTART, TASKMANAGER, SHUFFLE, CLUSTER, SECURITY];
 
 /// All keys, in the order of the reference page.
 pub fn all() -> impl Iterator<Item = &'static Definition> {

@@ -1,0 +1,11 @@
+//! Keys about who may reach what.
+
+use super::{super::key::Key, Group};
+
+group! {
+    SECURITY: "Security", "Who may reach the ports of a cluster. Submitting a job is running code.";
+
+    /// Lets ports bind to addresses that are not loopbacks without TLS and authentication. Whoever reaches such a port
+    /// can run any code here: submitting a job is running code. Logged at every start.
+    SECURITY_INSECURE: bool = Key::new("security.insecure", "false").ours();
+}
