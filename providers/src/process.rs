@@ -7,16 +7,22 @@
 //! Each is one line of JSON. A socket goes both ways, so that standard output and error stay with the user's functions,
 //! which may print whatever they like, and no other descriptor has to be inherited: what this process and the worker
 //! start besides never holds an end of it. When either side is gone, the other one sees the end of the socket.
+//!
+//! A worker leads a process group of its own, which ends with it, and neither it nor what it starts can gain privileges
+//! (`no_new_privs`): programs such as `sudo` do not work there.
 
 use std::{
     io::{self, BufRead, BufReader, Write},
     net::Shutdown,
     os::{
         fd::OwnedFd,
-        unix::{net::UnixStream, process::ExitStatusExt},
+        unix::{
+            net::UnixStream,
+            process::{CommandExt, ExitStatusExt},
+        },
     },
     path::Path,
-    process::{Child, Command, ExitStatus, Stdio},
+    process::{Command, ExitStatus, Stdio},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     thread,
     time::Duration,
@@ -27,17 +33,31 @@ use millstream_model::{
     id::WorkerId,
     message::{FromWorker, Report, ToWorker},
 };
-use nix::sys::signal::Signal;
+use nix::{
+    sys::{
+        prctl,
+        signal::{Signal, killpg},
+    },
+    unistd::Pid,
+};
 
 /// A process that takes nothing in for so long is given up: whoever speaks to it has others to speak to.
 const SEND_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// A worker process. It is killed when this is dropped.
+/// A worker process. It is killed when this is dropped, and its process group with it.
 #[derive(Debug)]
 pub struct WorkerProcess {
     worker: WorkerId,
     line: Mutex<UnixStream>,
     child: Arc<Mutex<Child>>,
+}
+
+/// The leader of a process group.
+#[derive(Debug)]
+struct Child {
+    process: std::process::Child,
+    /// Until then nobody else can have the number of its group.
+    is_waited_for: bool,
 }
 
 /// A worker process could not be started.
@@ -77,11 +97,10 @@ impl WorkerProcess {
         let (line, theirs) = UnixStream::pair()?;
         line.set_write_timeout(Some(SEND_TIMEOUT))?;
         let reports = line.try_clone()?;
-        let child = Command::new(artifact)
-            .env("MILLSTREAM_ROLE", "worker")
-            .stdin(Stdio::from(OwnedFd::from(theirs)))
-            .spawn()
-            .map(|child| Arc::new(Mutex::new(child)))?;
+        let mut command = Command::new(artifact);
+        command.env("MILLSTREAM_ROLE", "worker").stdin(Stdio::from(OwnedFd::from(theirs))).process_group(0);
+        let child = spawn_unprivileged(command)?;
+        let child = Arc::new(Mutex::new(Child { process: child, is_waited_for: false }));
         let process = WorkerProcess { worker, line: Mutex::new(line), child: child.clone() };
         process.send_line(setup_line);
         thread::Builder::new().name(format!("worker-{}-reports", worker.0)).spawn(move || {
@@ -102,7 +121,7 @@ impl WorkerProcess {
 
     /// The process's id.
     pub fn id(&self) -> u32 {
-        locked(&self.child).id()
+        locked(&self.child).process.id()
     }
 
     /// Hands over a message, without waiting for what it does. A process that has ended has said so by its reports.
@@ -140,11 +159,27 @@ fn read_reports(reports: impl BufRead, report: &impl Fn(FromWorker)) -> Option<S
     None
 }
 
+/// Starts a process that can gain no privileges. That is an attribute of threads which processes inherit, and which no
+/// thread ever loses: so one is started that has it and nothing else to do, which needs no code between fork and exec.
+fn spawn_unprivileged(mut command: Command) -> io::Result<std::process::Child> {
+    let start = move || {
+        prctl::set_no_new_privs()?;
+        command.spawn()
+    };
+    let thread = thread::Builder::new().name("worker-start".to_owned()).spawn(start)?;
+    thread.join().unwrap_or_else(|_| Err(io::Error::other("the thread that starts it has panicked")))
+}
+
 /// Waits for a process that has let go of its line, and says how it ended. A worker keeps its line until the system
 /// takes it at the end; so the signal only meets what is no worker.
 fn end(child: &mut Child) -> String {
-    let _ = child.kill();
-    match child.wait() {
+    if !child.is_waited_for {
+        // Whatever it has started is of no use without it.
+        let _ = killpg(Pid::from_raw(child.process.id() as i32), Signal::SIGKILL);
+    }
+    let ended = child.process.wait();
+    child.is_waited_for = true;
+    match ended {
         Ok(status) => describe(status),
         Err(cause) => format!("its exit status cannot be had: {cause}"),
     }
@@ -214,7 +249,7 @@ mod tests {
     #[test]
     fn a_killed_worker_is_reported_with_the_signal() {
         let (process, reports) = start("read -r message");
-        nix::sys::signal::kill(nix::unistd::Pid::from_raw(process.id() as i32), Signal::SIGKILL).unwrap();
+        nix::sys::signal::kill(Pid::from_raw(process.id() as i32), Signal::SIGKILL).unwrap();
         assert_eq!(how_it_ended(&reports), "worker process 3 has ended: killed by signal 9 (SIGKILL)");
         // Nobody is there to hear it, which is no error.
         process.send(&ToWorker { epoch: LeaderEpoch::default(), command: Order::Shutdown });
@@ -232,6 +267,38 @@ mod tests {
         let (process, reports) = start("while read -r message; do :; done; exit 8");
         process.line.lock().unwrap().shutdown(Shutdown::Write).unwrap();
         assert_eq!(how_it_ended(&reports), "worker process 3 has ended: exit code 8");
+    }
+
+    #[test]
+    fn a_worker_can_gain_no_privileges_and_leads_a_group_of_its_own() {
+        let script = r#"grep -q '^NoNewPrivs:.*1$' /proc/self/status || exit 1
+            read -r pid name state parent group rest </proc/self/stat
+            [ "$group" = "$$" ] && exit 7"#;
+        let (_process, reports) = start(&script.replace('\n', ";"));
+        assert_eq!(how_it_ended(&reports), "worker process 3 has ended: exit code 7");
+        let own = std::fs::read_to_string("/proc/thread-self/status").unwrap();
+        assert!(own.contains("NoNewPrivs:\t0"), "whoever starts a worker is left as it was: {own}");
+    }
+
+    #[test]
+    fn what_a_worker_has_started_ends_with_it() {
+        let (process, reports) = start(&format!("sleep 1000 </dev/null & echo '{REGISTERED}' >&0; read -r message"));
+        assert!(matches!(reports.recv().unwrap().report, Report::Registered { .. }));
+        let group = process.id();
+        let members = || {
+            let all = std::fs::read_dir("/proc").unwrap().flatten();
+            let stats = all.filter_map(|entry| std::fs::read_to_string(entry.path().join("stat")).ok());
+            let of_group = stats.filter(|stat| {
+                let rest: Vec<&str> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
+                rest.get(2).is_some_and(|number| *number == group.to_string()) && rest[0] != "Z"
+            });
+            of_group.count()
+        };
+        assert!(members() >= 2, "the worker and what it has started");
+        drop(process);
+        while members() > 0 {
+            thread::yield_now();
+        }
     }
 
     #[test]
