@@ -5,7 +5,7 @@ use std::ffi::OsString;
 use anyhow::{Context, Result};
 use clap::Args;
 use millstream::model::id::JobId;
-use millstream_client::{Client, proto::v1};
+use millstream_client::{Access, Client, proto::v1};
 use serde_json::{Value, json};
 use tokio::runtime::Builder;
 
@@ -46,9 +46,11 @@ pub struct JobOptions {
 
 impl Cluster {
     fn ask<R>(&self, ask: impl AsyncFnOnce(Client) -> Result<R>) -> Result<R> {
-        let address = settings::jobmanager(self.jobmanager.as_deref(), &settings::load(&self.settings)?)?;
+        let configuration = settings::load(&self.settings)?;
+        let address = settings::jobmanager(self.jobmanager.as_deref(), &configuration)?;
+        let access = Access::configured(&configuration)?;
         let runtime = Builder::new_current_thread().enable_all().build().context("no runtime can be had")?;
-        runtime.block_on(async { ask(Client::connect(&address).await?).await })
+        runtime.block_on(async { ask(Client::connect_with(&address, &access).await?).await })
     }
 }
 

@@ -26,7 +26,7 @@ use millstream::model::{
     id::JobId,
     state::JobStatus,
 };
-use millstream_client::Client;
+use millstream_client::{Access, Client};
 use millstream_cluster::{executable::Executable, program::ProgramLine};
 use tokio::{runtime::Builder, signal};
 
@@ -100,8 +100,9 @@ pub fn run(options: &Options) -> Result<()> {
         return local::become_program(path, options.dynamic(), arguments).map(|never| match never {});
     }
     let address = settings::jobmanager(options.jobmanager.as_deref(), &configuration)?;
+    let access = Access::configured(&configuration)?;
     let runtime = Builder::new_multi_thread().worker_threads(2).enable_all().build();
-    runtime.context("no threads can be had")?.block_on(options.run_remote(path, arguments, &address))
+    runtime.context("no threads can be had")?.block_on(options.run_remote(path, arguments, &address, &access))
 }
 
 impl Options {
@@ -121,8 +122,8 @@ impl Options {
         parallelism.into_iter().chain(savepoint).chain(self.settings.iter().cloned()).map(settings::argument).collect()
     }
 
-    async fn run_remote(&self, path: &Path, arguments: &[OsString], address: &str) -> Result<()> {
-        let client = Client::connect(address).await?;
+    async fn run_remote(&self, path: &Path, arguments: &[OsString], address: &str, access: &Access) -> Result<()> {
+        let client = Client::connect_with(address, access).await?;
         let line = ProgramLine::open().context("no socket for the program can be had")?;
         let mut child = line
             .command(&plan::program(path))

@@ -7,10 +7,12 @@ use tokio::{fs::File, io::AsyncReadExt};
 use tokio_stream::{StreamExt, wrappers::ReceiverStream};
 use tonic::{
     Code, Status, Streaming,
+    service::interceptor::InterceptedService,
     transport::{Channel, Endpoint},
 };
 
 use crate::{
+    access::Access,
     cause::root_cause,
     convert::Misunderstood,
     proto::v1::{self, job_submission_client::JobSubmissionClient},
@@ -26,7 +28,7 @@ const LARGEST_ANSWER: usize = 256 << 20;
 #[derive(Clone, Debug)]
 pub struct Client {
     address: String,
-    calls: JobSubmissionClient<Channel>,
+    calls: JobSubmissionClient<InterceptedService<Channel, Access>>,
 }
 
 /// Why something could not be done.
@@ -39,6 +41,8 @@ pub enum ClientError {
          address right (-m host:port, or rest.address and rest.port)?"
     )]
     Unreachable { address: String, cause: String },
+    #[error("the JobManager at {address} does not let this client in: {why}")]
+    NotLetIn { address: String, why: String },
     #[error("{0}")]
     Refused(String),
     #[error("there is no job {0} on this cluster")]
@@ -52,11 +56,19 @@ pub enum ClientError {
 }
 
 impl Client {
-    /// Connects to `host:port`.
+    /// Connects to `host:port`, where nothing is asked of clients.
     ///
     /// # Errors
     /// If nobody answers there.
     pub async fn connect(address: &str) -> Result<Client, ClientError> {
+        Client::connect_with(address, &Access::default()).await
+    }
+
+    /// Connects to `host:port`.
+    ///
+    /// # Errors
+    /// If nobody answers there. Whether the JobManager lets this client in, its first call shows.
+    pub async fn connect_with(address: &str, access: &Access) -> Result<Client, ClientError> {
         let bad = || ClientError::BadAddress(address.to_owned());
         let (host, port) = address.rsplit_once(':').ok_or_else(bad)?;
         if host.is_empty() || port.parse::<u16>().is_err() {
@@ -66,7 +78,8 @@ impl Client {
         let channel = endpoint.connect_timeout(CONNECT_TIMEOUT).tcp_nodelay(true).connect().await;
         let channel = channel
             .map_err(|error| ClientError::Unreachable { address: address.to_owned(), cause: root_cause(&error) })?;
-        let calls = JobSubmissionClient::new(channel).max_decoding_message_size(LARGEST_ANSWER);
+        let calls =
+            JobSubmissionClient::with_interceptor(channel, access.clone()).max_decoding_message_size(LARGEST_ANSWER);
         Ok(Client { address: address.to_owned(), calls })
     }
 
@@ -181,6 +194,9 @@ impl Client {
         match status.code() {
             Code::Unavailable | Code::Unknown | Code::Cancelled => {
                 ClientError::Lost { address: self.address.clone(), cause: status.message().to_owned() }
+            }
+            Code::Unauthenticated | Code::PermissionDenied => {
+                ClientError::NotLetIn { address: self.address.clone(), why: status.message().to_owned() }
             }
             Code::Unimplemented => {
                 let what = format!("it does not know a call of this version ({})", status.message());

@@ -6,13 +6,16 @@
 //! | Look here for | module |
 //! |---|---|
 //! | a connection to a JobManager | [`client`] |
+//! | what it takes to be let in | [`access`] |
 //! | messages and services, as they are on the wire | [`proto`] |
 //! | why it cannot be reached | [`cause`] |
 //! | from the engine's words to theirs and back | [`convert`] |
 
+pub mod access;
 pub mod cause;
 pub mod client;
 pub mod convert;
 pub mod proto;
 
+pub use access::{Access, AccessError};
 pub use client::{Client, ClientError, Watch};

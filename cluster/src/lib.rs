@@ -21,12 +21,14 @@
 //! | programs that describe jobs, and their calls | [`program`] |
 //! | artifacts that were put in place before a cluster starts | [`usrlib`] |
 //! | where a port may be opened | `address` |
+//! | who may call what there | `security` |
 
 mod address;
 mod artifacts;
 pub mod executable;
 pub mod jobmanager;
 pub mod program;
+mod security;
 pub mod taskmanager;
 pub mod usrlib;
 

@@ -55,7 +55,7 @@ use self::{
     rest::Rest,
     submission::Submission,
 };
-use crate::{LARGEST_MESSAGE, address::listen, artifacts::Artifacts};
+use crate::{LARGEST_MESSAGE, address::listen, artifacts::Artifacts, security::Guard};
 
 pub use self::application::{Application, ApplicationStatus};
 
@@ -100,6 +100,7 @@ async fn serve(
     ready: impl FnOnce(Addresses),
     stop: impl Future<Output = ()>,
 ) -> Result<Option<ApplicationStatus>, Failure> {
+    let guard = Guard::of_clients(&configuration)?;
     let rest = configuration.get(&REST_ADDRESS)?;
     let clients = listen(&rest, configuration.get(&REST_PORT)?, "rest.address, rest.port", &configuration).await?;
     let bind = match configuration.get(&JOBMANAGER_BIND_HOST)? {
@@ -150,7 +151,7 @@ async fn serve(
     if is_application {
         rest.take_no_programs();
     }
-    let for_clients = client_port::serve(clients, rest::router(rest, grpc), client_port::HEAD_PATIENCE);
+    let for_clients = client_port::serve(clients, guard.protect(rest::router(rest, grpc)), client_port::HEAD_PATIENCE);
     let for_task_managers = Server::builder().add_service(connections).serve_with_incoming(incoming(task_managers));
     tracing::info!(clients = %addresses.clients, task_managers = %addresses.task_managers, "the JobManager is ready");
     ready(addresses);

@@ -8,4 +8,9 @@ group! {
     /// Lets ports bind to addresses that are not loopbacks without TLS and authentication. Whoever reaches such a port
     /// can run any code here: submitting a job is running code. Logged at every start.
     SECURITY_INSECURE: bool = Key::new("security.insecure", "false").ours();
+
+    /// A file with a token that clients have to show: as `Authorization: Bearer TOKEN`, to gRPC and REST alike. The
+    /// JobManager and its clients have the same; nobody but its owner may read the file (mode 600). Without it nothing
+    /// is asked of clients, which only goes on loopback addresses.
+    SECURITY_TOKEN_FILE: Option<String> = Key::optional("security.token-file").ours();
 }
