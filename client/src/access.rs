@@ -1,20 +1,24 @@
-//! What a client needs to be let in by a JobManager: its token.
+//! What a client needs to be let in by a JobManager: its token, and whose certificates it believes.
 
 use std::{
     fs, io,
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 use millstream_model::{
     config::{BadValue, Configuration, SECURITY_TOKEN_FILE},
     fault::Failure,
 };
+use rustls::ClientConfig;
 use tonic::{
     Request, Status,
     metadata::{Ascii, MetadataValue},
     service::Interceptor,
 };
+
+use crate::tls;
 
 /// Shorter ones are found by trying.
 const SHORTEST_SECRET: usize = 16;
@@ -23,6 +27,8 @@ const SHORTEST_SECRET: usize = 16;
 #[derive(Clone, Default)]
 pub struct Access {
     authorization: Option<MetadataValue<Ascii>>,
+    /// `None` is without TLS.
+    pub(crate) tls: Option<Arc<ClientConfig>>,
 }
 
 /// A secret of a file, or what else lets clients in, cannot be had.
@@ -34,28 +40,35 @@ pub enum AccessError {
     Open { key: &'static str, path: PathBuf, mode: u32 },
     #[error("{key}: {path} does not have a line of {SHORTEST_SECRET} printable characters or more, without blanks")]
     NoSecret { key: &'static str, path: PathBuf },
+    #[error("security.ssl.rest.enabled is true, and nothing says whose certificates to believe: {key} has to")]
+    NoTrust { key: &'static str },
+    #[error("{key}: {path} cannot be used: {cause}")]
+    Unusable { key: &'static str, path: PathBuf, cause: String },
     #[error(transparent)]
     BadValue(#[from] BadValue),
 }
 
 impl Access {
-    /// What a configuration says about it: `security.token-file`.
+    /// What a configuration says about it: `security.token-file`, `security.ssl.rest.enabled`.
     ///
     /// # Errors
-    /// If the file cannot be read, or others can read it too.
+    /// If a file cannot be used, or others can read the token too.
     pub fn configured(configuration: &Configuration) -> Result<Access, AccessError> {
-        let Some(path) = configuration.get(&SECURITY_TOKEN_FILE)? else { return Ok(Access::default()) };
+        let tls = tls::configured(configuration)?;
+        let Some(path) = configuration.get(&SECURITY_TOKEN_FILE)? else {
+            return Ok(Access { authorization: None, tls });
+        };
         let secret = read_secret(SECURITY_TOKEN_FILE.name(), Path::new(&path))?;
         let mut value: MetadataValue<Ascii> =
             format!("Bearer {secret}").parse().expect("a secret has printable characters only");
         value.set_sensitive(true);
-        Ok(Access { authorization: Some(value) })
+        Ok(Access { authorization: Some(value), tls })
     }
 }
 
 impl std::fmt::Debug for Access {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Access").field("has_token", &self.authorization.is_some()).finish()
+        f.debug_struct("Access").field("has_token", &self.authorization.is_some()).finish_non_exhaustive()
     }
 }
 
@@ -81,16 +94,24 @@ impl From<AccessError> for Failure {
 /// If there is no such file, or others may read it, or it has no secret in it.
 pub fn read_secret(key: &'static str, path: &Path) -> Result<String, AccessError> {
     let unreadable = |source| AccessError::Unreadable { key, path: path.to_owned(), source };
-    let mode = fs::metadata(path).map_err(unreadable)?.mode() & 0o777;
-    if mode & 0o077 != 0 {
-        return Err(AccessError::Open { key, path: path.to_owned(), mode });
-    }
+    check_private(key, path)?;
     let text = fs::read_to_string(path).map_err(unreadable)?;
     let secret = text.trim_end_matches(['\n', '\r']);
     if secret.len() < SHORTEST_SECRET || !secret.bytes().all(|byte| byte.is_ascii_graphic()) {
         return Err(AccessError::NoSecret { key, path: path.to_owned() });
     }
     Ok(secret.to_owned())
+}
+
+/// Whether nobody but its owner may read a file, which `key` names.
+///
+/// # Errors
+/// If others may, or there is no such file.
+pub fn check_private(key: &'static str, path: &Path) -> Result<(), AccessError> {
+    let metadata = fs::metadata(path);
+    let metadata = metadata.map_err(|source| AccessError::Unreadable { key, path: path.to_owned(), source })?;
+    let mode = metadata.mode() & 0o777;
+    if mode & 0o077 == 0 { Ok(()) } else { Err(AccessError::Open { key, path: path.to_owned(), mode }) }
 }
 
 #[cfg(test)]
@@ -120,7 +141,7 @@ mod tests {
 
     #[test]
     fn the_token_is_in_no_log() {
-        let access = Access { authorization: Some("Bearer 0123456789abcdef".parse().unwrap()) };
-        assert_eq!(format!("{access:?}"), "Access { has_token: true }");
+        let access = Access { authorization: Some("Bearer 0123456789abcdef".parse().unwrap()), tls: None };
+        assert_eq!(format!("{access:?}"), "Access { has_token: true, .. }");
     }
 }

@@ -16,6 +16,7 @@ use crate::{
     cause::root_cause,
     convert::Misunderstood,
     proto::v1::{self, job_submission_client::JobSubmissionClient},
+    tls,
 };
 
 /// Of an artifact in one message.
@@ -71,11 +72,16 @@ impl Client {
     pub async fn connect_with(address: &str, access: &Access) -> Result<Client, ClientError> {
         let bad = || ClientError::BadAddress(address.to_owned());
         let (host, port) = address.rsplit_once(':').ok_or_else(bad)?;
-        if host.is_empty() || port.parse::<u16>().is_err() {
+        let port: u16 = port.parse().map_err(|_| bad())?;
+        if host.is_empty() {
             return Err(bad());
         }
         let endpoint = Endpoint::from_shared(format!("http://{address}")).map_err(|_| bad())?;
-        let channel = endpoint.connect_timeout(CONNECT_TIMEOUT).tcp_nodelay(true).connect().await;
+        let endpoint = endpoint.connect_timeout(CONNECT_TIMEOUT).tcp_nodelay(true);
+        let channel = match &access.tls {
+            Some(config) => tls::connect(&endpoint, host, port, config.clone()).await,
+            None => endpoint.connect().await,
+        };
         let channel = channel
             .map_err(|error| ClientError::Unreachable { address: address.to_owned(), cause: root_cause(&error) })?;
         let calls =

@@ -6,7 +6,7 @@
 //! | Look here for | module |
 //! |---|---|
 //! | a connection to a JobManager | [`client`] |
-//! | what it takes to be let in | [`access`] |
+//! | what it takes to be let in | [`access`], `tls` |
 //! | messages and services, as they are on the wire | [`proto`] |
 //! | why it cannot be reached | [`cause`] |
 //! | from the engine's words to theirs and back | [`convert`] |
@@ -16,6 +16,7 @@ pub mod cause;
 pub mod client;
 pub mod convert;
 pub mod proto;
+mod tls;
 
 pub use access::{Access, AccessError};
 pub use client::{Client, ClientError, Watch};

@@ -8,7 +8,16 @@ use millstream_model::{
 };
 use tokio::net::TcpListener;
 
-/// Opens a port at `host`, which `key` names.
+/// What keeps others out at a port.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Protection {
+    /// TLS, and everybody has to show who they are.
+    TlsAndToken,
+    /// Not both of them. How the user gets them, as the end of a sentence.
+    Missing(&'static str),
+}
+
+/// Opens a port at `host`, which `keys` name.
 ///
 /// # Errors
 /// If others could reach it and nobody has said that they may, or it cannot be had.
@@ -16,15 +25,18 @@ pub(crate) async fn listen(
     host: &str,
     port: u16,
     keys: &str,
+    protection: Protection,
     configuration: &Configuration,
 ) -> Result<TcpListener, Failure> {
     let address = resolve(host, port, keys)?;
-    if !address.ip().is_loopback() {
+    if let Protection::Missing(remedy) = protection
+        && !address.ip().is_loopback()
+    {
         if !configuration.get(&SECURITY_INSECURE)? {
             return Err(Failure::fatal(format!(
                 "{address} ({keys}) can be reached from other machines, and whoever reaches it can run any code here: \
-                 there is no TLS and no authentication on this port yet. Use a loopback address, or set {} to true if \
-                 the network keeps others out",
+                 it needs TLS and authentication, and has not both: {remedy}. Or use a loopback address, or set {} to \
+                 true if the network keeps others out",
                 SECURITY_INSECURE.name()
             )));
         }
@@ -56,21 +68,25 @@ fn resolve(host: &str, port: u16, keys: &str) -> Result<SocketAddr, Failure> {
 mod tests {
     use super::*;
 
+    const OPEN: Protection = Protection::Missing("set this.key");
+
     #[tokio::test]
     async fn other_machines_are_kept_out_unless_the_user_insists() {
         let mut configuration = Configuration::new();
-        let refused = listen("0.0.0.0", 0, "rest.address", &configuration).await.unwrap_err();
+        let refused = listen("0.0.0.0", 0, "rest.address", OPEN, &configuration).await.unwrap_err();
         assert!(refused.message.contains("rest.address") && refused.message.contains("security.insecure"), "{refused}");
+        assert!(refused.message.contains("set this.key"), "{refused}");
+        listen("0.0.0.0", 0, "rest.address", Protection::TlsAndToken, &configuration).await.unwrap();
         configuration.set(&SECURITY_INSECURE, true);
-        listen("0.0.0.0", 0, "rest.address", &configuration).await.unwrap();
-        listen("localhost", 0, "rest.address", &Configuration::new()).await.unwrap();
+        listen("0.0.0.0", 0, "rest.address", OPEN, &configuration).await.unwrap();
+        listen("localhost", 0, "rest.address", OPEN, &Configuration::new()).await.unwrap();
     }
 
     #[tokio::test]
     async fn a_port_in_use_is_an_error_with_a_hint() {
-        let first = listen("127.0.0.1", 0, "rest.port", &Configuration::new()).await.unwrap();
+        let first = listen("127.0.0.1", 0, "rest.port", OPEN, &Configuration::new()).await.unwrap();
         let port = first.local_addr().unwrap().port();
-        let second = listen("127.0.0.1", port, "rest.port", &Configuration::new()).await.unwrap_err();
+        let second = listen("127.0.0.1", port, "rest.port", OPEN, &Configuration::new()).await.unwrap_err();
         assert!(second.message.contains("another process has it"), "{second}");
     }
 }

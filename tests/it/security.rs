@@ -1,8 +1,11 @@
 //! Who is let in at the ports of a cluster, and who is not.
 
-use std::{fs, os::unix::fs::PermissionsExt, path::Path};
+use std::{fs, net::TcpStream, os::unix::fs::PermissionsExt, path::Path};
 
-use millstream_tests::{http::Http, job_process::JobFolder, standalone::StandaloneCluster, text::add_text};
+use millstream_tests::{
+    hosts::Hosts, http::Http, job_process::JobFolder, standalone::StandaloneCluster, text::add_text,
+};
+use rcgen::{BasicConstraints, CertificateParams, IsCa, KeyPair};
 
 const WORD_COUNT: &str = env!("CARGO_BIN_EXE_word_count_job");
 const TOKEN: &str = "a-token-for-this-test-alone";
@@ -62,4 +65,92 @@ fn a_cluster_with_a_token_serves_those_who_show_it_and_no_others() {
     assert_eq!(served.status, 200);
     assert!(cluster.log("jobmanager").contains("a request was refused"), "{}", cluster.log("jobmanager"));
     assert!(!cluster.log("jobmanager").contains(TOKEN), "the token is in the log");
+}
+
+#[test]
+fn a_port_that_others_could_reach_is_refused_and_the_refusal_says_what_to_do() {
+    let cluster = StandaloneCluster::prepare(1, 1, &[]);
+    for (kind, settings, keys) in [
+        ("jobmanager", &["-Drest.address=0.0.0.0"][..], &["rest.address", "security.ssl.rest.enabled"][..]),
+        ("jobmanager", &["-Djobmanager.bind-host=0.0.0.0"], &["jobmanager.bind-host"]),
+        (
+            "taskmanager",
+            &["-Dtaskmanager.bind-host=0.0.0.0", "-Dsecurity.ssl.internal.enabled=false"],
+            &["taskmanager.bind-host", "security.ssl.internal.enabled"],
+        ),
+    ] {
+        let refused = cluster.ask(&[&[kind], settings].concat());
+        assert_eq!(refused.status.code(), Some(1), "{settings:?}");
+        for key in [keys, &["security.insecure"]].concat() {
+            assert!(said(&refused).contains(key), "{key}: {}", said(&refused));
+        }
+    }
+}
+
+/// An authority, and a certificate of it for a host together with its key, as PEM.
+fn certificates(host: &str) -> (String, String) {
+    let authority_key = KeyPair::generate().unwrap();
+    let mut authority = CertificateParams::default();
+    authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let authority = authority.self_signed(&authority_key).unwrap();
+    let key = KeyPair::generate().unwrap();
+    let own = CertificateParams::new(vec![host.to_owned()]).unwrap();
+    let own = own.signed_by(&key, &authority, &authority_key).unwrap();
+    (authority.pem(), own.pem() + &key.serialize_pem())
+}
+
+#[test]
+fn clients_of_another_host_are_served_over_tls_with_the_token_and_else_not() {
+    let root = tempfile::tempdir().unwrap();
+    let path = |name: &str| root.path().join(name).display().to_string();
+    let (hosts, folder) = (Hosts::new(2), JobFolder::new(root.path()));
+    let host = hosts.address(0).to_string();
+    let ((authority, own), (other, _)) = (certificates(&host), certificates(&host));
+    for (name, text) in [
+        ("ca", &*authority),
+        ("own", &own),
+        ("other-ca", &other),
+        ("token", TOKEN),
+        ("wrong", "a-token-of-another-cluster"),
+    ] {
+        write_secret(&root.path().join(name), text);
+    }
+    add_text(&folder, 100);
+    let cluster = StandaloneCluster::prepare(
+        1,
+        2,
+        &[
+            "security.ssl.rest.enabled: true",
+            &format!("security.ssl.rest.keystore: {}", path("own")),
+            &format!("security.ssl.rest.truststore: {}", path("ca")),
+            &format!("security.token-file: {}", path("token")),
+        ],
+    );
+    hosts.on(0, || cluster.run_script("start-cluster.sh", &[&format!("-Drest.address={host}")]));
+    let address = cluster.address().replace("localhost", &host);
+    // From the other host.
+    let ask = |arguments: &[&str]| hosts.on(1, || cluster.ask(arguments));
+    let list = |settings: &[&str]| ask(&[&["list", "-m", &address], settings].concat());
+
+    let arguments = folder.arguments(&[]);
+    let texts = arguments.iter().map(String::as_str);
+    let ran = ask(&["run", "-m", &address, "-p", "2", WORD_COUNT].into_iter().chain(texts).collect::<Vec<_>>());
+    assert!(ran.status.success(), "{}", said(&ran));
+    for (settings, words) in [
+        (vec![format!("-Dsecurity.token-file={}", path("wrong"))], "not this cluster's"),
+        (vec!["-Dsecurity.token-file=".to_owned()], "security.token-file"),
+        (vec![format!("-Dsecurity.ssl.rest.truststore={}", path("other-ca"))], "invalid peer certificate"),
+        (vec!["-Dsecurity.ssl.rest.enabled=false".to_owned()], "error"),
+    ] {
+        let refused = list(&settings.iter().map(String::as_str).collect::<Vec<_>>());
+        assert!(!refused.status.success() && said(&refused).contains(words), "{settings:?}: {}", said(&refused));
+    }
+    let log = cluster.log("jobmanager");
+    assert!(log.contains("a request was refused") && log.contains("a client was not let in"), "{log}");
+    // The port of TaskManagers is on loopback, and closed to the other host.
+    let port = log.split("TaskManagers at 127.0.0.1:").nth(1).and_then(|rest| rest.split_whitespace().next());
+    let port: u16 = port.unwrap().parse().unwrap();
+    hosts.on(0, || TcpStream::connect(("127.0.0.1", port)).unwrap());
+    hosts.on(1, || TcpStream::connect((&*host, port)).unwrap_err());
+    hosts.on(0, || cluster.stop());
 }

@@ -60,7 +60,11 @@ impl StandaloneCluster {
         self.root.path().join("usrlib")
     }
 
-    fn prepare(task_managers: usize, slots: u32, settings: &[&str]) -> StandaloneCluster {
+    /// Has everything in place to start one, and does not.
+    ///
+    /// # Panics
+    /// If there is no room for it.
+    pub fn prepare(task_managers: usize, slots: u32, settings: &[&str]) -> StandaloneCluster {
         let root = tempfile::tempdir().expect("there is room for a folder");
         let [rest_port, rpc_port] = free_ports();
         let conf = root.path().join("conf");

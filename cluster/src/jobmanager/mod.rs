@@ -55,7 +55,12 @@ use self::{
     rest::Rest,
     submission::Submission,
 };
-use crate::{LARGEST_MESSAGE, address::listen, artifacts::Artifacts, security::Guard};
+use crate::{
+    LARGEST_MESSAGE,
+    address::{Protection, listen},
+    artifacts::Artifacts,
+    security::{Guard, tls},
+};
 
 pub use self::application::{Application, ApplicationStatus};
 
@@ -102,13 +107,21 @@ async fn serve(
 ) -> Result<Option<ApplicationStatus>, Failure> {
     let guard = Guard::of_clients(&configuration)?;
     let rest = configuration.get(&REST_ADDRESS)?;
-    let clients = listen(&rest, configuration.get(&REST_PORT)?, "rest.address, rest.port", &configuration).await?;
+    let tls = tls::of_clients(&configuration)?;
+    let protection = if tls.is_some() && guard.asks_for_a_token() {
+        Protection::TlsAndToken
+    } else {
+        Protection::Missing("set security.ssl.rest.enabled, security.ssl.rest.keystore and security.token-file")
+    };
+    let port = configuration.get(&REST_PORT)?;
+    let clients = listen(&rest, port, "rest.address, rest.port", protection, &configuration).await?;
     let bind = match configuration.get(&JOBMANAGER_BIND_HOST)? {
         Some(host) => host,
         None => configuration.get(&JOBMANAGER_ADDRESS)?.unwrap_or_else(|| "localhost".to_owned()),
     };
     let keys = "jobmanager.rpc.address, jobmanager.bind-host, jobmanager.rpc.port";
-    let task_managers = listen(&bind, configuration.get(&JOBMANAGER_PORT)?, keys, &configuration).await?;
+    let protection = Protection::Missing("this port cannot have them yet");
+    let task_managers = listen(&bind, configuration.get(&JOBMANAGER_PORT)?, keys, protection, &configuration).await?;
     let local = |listener: &tokio::net::TcpListener| {
         listener.local_addr().map_err(|cause| Failure::fatal(format!("a port has no address: {cause}")))
     };
@@ -151,7 +164,8 @@ async fn serve(
     if is_application {
         rest.take_no_programs();
     }
-    let for_clients = client_port::serve(clients, guard.protect(rest::router(rest, grpc)), client_port::HEAD_PATIENCE);
+    let for_clients =
+        client_port::serve(clients, tls, guard.protect(rest::router(rest, grpc)), client_port::HEAD_PATIENCE);
     let for_task_managers = Server::builder().add_service(connections).serve_with_incoming(incoming(task_managers));
     tracing::info!(clients = %addresses.clients, task_managers = %addresses.task_managers, "the JobManager is ready");
     ready(addresses);

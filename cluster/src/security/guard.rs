@@ -50,6 +50,11 @@ impl Guard {
         Ok(Guard { token: token.map(Arc::from) })
     }
 
+    /// Whether clients have to show who they are.
+    pub(crate) fn asks_for_a_token(&self) -> bool {
+        self.token.is_some()
+    }
+
     /// Has all requests checked that are for `router`.
     pub(crate) fn protect(self, router: Router) -> Router {
         if self.token.is_none() {

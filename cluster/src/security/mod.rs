@@ -6,9 +6,11 @@
 //! | Look here for | module |
 //! |---|---|
 //! | the one place where each request is checked | `guard` |
+//! | TLS at the port of clients | `tls` |
 //! | which role may call which method | `permission` |
 
 mod guard;
 mod permission;
+pub(crate) mod tls;
 
 pub(crate) use self::guard::Guard;

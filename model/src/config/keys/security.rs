@@ -13,4 +13,15 @@ group! {
     /// JobManager and its clients have the same; nobody but its owner may read the file (mode 600). Without it nothing
     /// is asked of clients, which only goes on loopback addresses.
     SECURITY_TOKEN_FILE: Option<String> = Key::optional("security.token-file").ours();
+
+    /// Whether clients speak to the JobManager over TLS, by gRPC and REST, and the JobManager serves them over nothing
+    /// else.
+    SSL_REST_ENABLED: bool = Key::new("security.ssl.rest.enabled", "false");
+
+    /// The JobManager's certificate chain and its key, in one PEM file that nobody but its owner may read (mode 600).
+    /// Flink wants a Java keystore here.
+    SSL_REST_KEYSTORE: Option<String> = Key::optional("security.ssl.rest.keystore");
+
+    /// The certificates of the authorities that clients believe, in one PEM file. Flink wants a Java keystore here.
+    SSL_REST_TRUSTSTORE: Option<String> = Key::optional("security.ssl.rest.truststore");
 }
