@@ -347,6 +347,7 @@ fn to_workers() -> Named {
     vec![
         ("trigger", trigger),
         ("cancel", line(Command::Cancel { generation })),
+        ("report-status", line(Command::ReportStatus)),
         ("shutdown", line(Command::Shutdown)),
         ("unknown-command", text.replace("TriggerCheckpoint", "Explode").into_bytes()),
         (
