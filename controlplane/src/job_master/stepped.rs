@@ -11,7 +11,7 @@ use millstream_model::{
 };
 
 use super::{
-    Jitter, JobHandle, JobMaster, JobMasterConfig, JobOutcome, WorkerLink,
+    AdoptionConfig, Jitter, JobHandle, JobMaster, JobMasterConfig, JobOutcome, WorkerLink,
     event::Event,
     handle::{HandleSide, Request},
     phase::Phase,
@@ -37,10 +37,26 @@ impl SteppedJobMaster {
     /// Begins the job, with the workers that `config` has. Its channels are not listened to: events come by the methods.
     /// `jitter` gives numbers in 0..1.
     pub fn begin(config: JobMasterConfig, jitter: Jitter, now: Moment) -> SteppedJobMaster {
+        SteppedJobMaster::launch(config, None, jitter, now)
+    }
+
+    /// The same for a job that an earlier leader may have left running. `adoption.decided` may be called before this
+    /// returns, or in any later event.
+    pub fn take_up(config: JobMasterConfig, adoption: AdoptionConfig, jitter: Jitter, now: Moment) -> SteppedJobMaster {
+        SteppedJobMaster::launch(config, Some(adoption), jitter, now)
+    }
+
+    fn launch(
+        config: JobMasterConfig,
+        adoption: Option<AdoptionConfig>,
+        jitter: Jitter,
+        now: Moment,
+    ) -> SteppedJobMaster {
         let job = config.graph.job_id;
         let (handle, HandleSide { view, alive, .. }) = JobHandle::new(job);
         let master = match JobMaster::prepare(config, view.clone(), jitter, now) {
-            Ok(mut master) => {
+            Ok(master) => {
+                let mut master = JobMaster { adoption, ..master };
                 master.begin(now);
                 Some(master)
             }

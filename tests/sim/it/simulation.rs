@@ -68,12 +68,14 @@ fn nothing_forbidden_happens_whatever_goes_wrong() {
     let sum = |of: fn(&Ran) -> u64| ran.iter().flatten().map(of).sum::<u64>();
     let (events, restarts, checkpoints) = (sum(|it| it.events), sum(|it| it.restarts), sum(|it| it.checkpoints));
     let (elections, fenced) = (sum(|it| it.elections), sum(|it| it.fenced));
+    let (adoptions, refused) = (sum(|it| it.adoptions), sum(|it| it.refused_adoptions));
     println!(
         "{seeds} histories: {events} events, {restarts} restarts, {checkpoints} checkpoints, {elections} elections, \
-         {fenced} calls fenced off"
+         {adoptions} adoptions, {refused} refused, {fenced} calls fenced off"
     );
     // A simulation in which nothing goes wrong would show nothing.
     assert!(restarts > seeds / 2 && checkpoints > seeds && elections > seeds, "too little happens");
+    assert!(seeds < 200 || (adoptions > seeds / 20 && refused > seeds / 20), "too little is adopted, or refused");
     assert!(seeds < 200 || fenced > 0, "no replaced leader ever wrote");
 }
 

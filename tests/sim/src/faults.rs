@@ -1,6 +1,6 @@
 //! What goes wrong in a history, and when. All of it is over before [`HEALED`]: then everything has to come to its end.
 
-use crate::{network::Time, store::WriteFault};
+use crate::{network::Time, store::WriteFault, task_manager::OnJobManagerLost};
 
 /// From here on nothing goes wrong any more.
 pub const HEALED: Time = 25_000_000;
@@ -64,6 +64,11 @@ pub struct Faults {
     pub jobs: usize,
     /// Of a hundred messages, how many arrive twice.
     pub duplicates: u32,
+    pub on_lost: OnJobManagerLost,
+    /// How long a JobManager waits for the workers of the one before it.
+    pub adopt_timeout: Time,
+    /// How long a TaskManager goes on without a JobManager.
+    pub patience: Time,
     pub list: Vec<(Time, Fault)>,
 }
 
@@ -71,13 +76,18 @@ impl Faults {
     pub fn random(random: &mut fastrand::Rng) -> Faults {
         let (hosts, slots, jobs) = (random.usize(1..=4), random.u32(3..=5), random.usize(1..=3));
         let duplicates = if random.bool() { 0 } else { random.u32(0..20) };
+        let on_lost = match random.u32(0..4) {
+            0 => OnJobManagerLost::EndWorkers,
+            _ => OnJobManagerLost::KeepWorkers,
+        };
+        let (adopt_timeout, patience) = (random.u64(200_000..8_000_000), random.u64(1_000_000..30_000_000));
         let mut list = Vec::new();
         for _ in 0..random.u32(0..14) {
             let at = random.u64(100_000..HEALED - 12_000_000);
             list.push((at, Fault::random(random, hosts, jobs)));
         }
         list.sort_by_key(|(at, _)| *at);
-        Faults { hosts, slots, jobs, duplicates, list }
+        Faults { hosts, slots, jobs, duplicates, on_lost, adopt_timeout, patience, list }
     }
 }
 

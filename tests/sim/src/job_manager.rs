@@ -5,10 +5,11 @@ use std::{
     net::SocketAddr,
     path::PathBuf,
     sync::{Arc, Mutex},
+    time::Duration,
 };
 
 use crossbeam_channel::never;
-use millstream_controlplane::{JobMasterConfig, SteppedJobMaster, WorkerLink};
+use millstream_controlplane::{AdoptionConfig, JobMasterConfig, SteppedJobMaster, WorkerLink};
 use millstream_model::{
     fault::Failure,
     id::{AllocationId, JobId, LeaderEpoch, TaskManagerId, WorkerId},
@@ -16,26 +17,36 @@ use millstream_model::{
 };
 use millstream_slots::{LostWorker, ResourceManager, Spread, WorkerRequest};
 
-use crate::{job::JobSpec, network::Time, store::SimStore, task_manager::moment};
+use crate::{
+    job::JobSpec,
+    network::Time,
+    store::SimStore,
+    task_manager::{Held, moment},
+};
 
 /// To a TaskManager.
 #[derive(Clone, Debug)]
 pub enum ToTaskManager {
+    /// The answer to a registration, before all else.
+    Registered(LeaderEpoch),
     Request(WorkerRequest),
     Command(AllocationId, Box<ToWorker>),
-    Release(AllocationId),
+    /// To end a worker, at once or after a while.
+    Release(AllocationId, bool),
 }
 
 /// From a TaskManager that has registered.
 #[derive(Clone, Debug)]
 pub enum FromTaskManager {
-    Registration(TaskManagerId, u32),
+    Registration(TaskManagerId, u32, Vec<Held>),
     Report(AllocationId, Box<FromWorker>),
     Freed(AllocationId),
 }
 
 /// Messages of this turn: where to, and what.
 type Outbox = Arc<Mutex<Vec<(TaskManagerId, ToTaskManager)>>>;
+/// Jobs that were taken up and are decided, and whether they were adopted.
+type Decided = Arc<Mutex<Vec<(JobId, bool)>>>;
 
 pub struct JobManager {
     /// None is used twice.
@@ -45,7 +56,10 @@ pub struct JobManager {
     pub resources: ResourceManager,
     pub masters: BTreeMap<JobId, Master>,
     pub connections: BTreeMap<TaskManagerId, u64>,
+    /// Workers of an earlier JobManager that are to end, and hold their slots until they have.
+    pub doomed: BTreeMap<AllocationId, (TaskManagerId, u32)>,
     outbox: Outbox,
+    decided: Decided,
     store: Arc<SimStore>,
     checkpoints: PathBuf,
     random: fastrand::Rng,
@@ -66,6 +80,12 @@ pub enum Wish {
     Wake(JobId, Time),
     /// A job has ended for this JobManager; whether for good.
     Ended(JobId, bool),
+    /// A job that was taken up was adopted, or not. Whether anything was deployed in that turn.
+    Decided {
+        job: JobId,
+        is_adopted: bool,
+        has_deployed: bool,
+    },
 }
 
 struct Link {
@@ -118,15 +138,17 @@ impl JobManager {
             resources: ResourceManager::new(spread),
             masters: BTreeMap::new(),
             connections: BTreeMap::new(),
+            doomed: BTreeMap::new(),
             outbox: Outbox::default(),
+            decided: Decided::default(),
             store,
             checkpoints,
             random,
         }
     }
 
-    /// Starts a job, new or of an earlier JobManager.
-    pub fn start_job(&mut self, job: &JobSpec, now: Time) {
+    /// Starts a job; `adopt` is how long to wait for workers of an earlier JobManager that may run it still.
+    pub fn start_job(&mut self, job: &JobSpec, adopt: Option<Duration>, now: Time) {
         let config = JobMasterConfig {
             graph: job.graph(),
             workers: Vec::new(),
@@ -137,8 +159,21 @@ impl JobManager {
             epoch: self.epoch,
         };
         let mut random = self.random.fork();
-        let stepped = SteppedJobMaster::begin(config, Box::new(move || random.f64()), moment(now));
-        self.resources.submit(job.id, job.required_slots());
+        let jitter = Box::new(move || random.f64());
+        let stepped = match adopt {
+            None => {
+                self.resources.submit(job.id, job.required_slots());
+                SteppedJobMaster::begin(config, jitter, moment(now))
+            }
+            Some(timeout) => {
+                self.resources.take_up(job.id, job.required_slots());
+                let (decided, id) = (self.decided.clone(), job.id);
+                let note =
+                    move |is_adopted| decided.lock().expect("nothing panics while it is held").push((id, is_adopted));
+                let adoption = AdoptionConfig { timeout, decided: Box::new(note) };
+                SteppedJobMaster::take_up(config, adoption, jitter, moment(now))
+            }
+        };
         self.masters.insert(job.id, Master { stepped, has_ended: false, wakes_at: None });
     }
 
@@ -152,13 +187,16 @@ impl JobManager {
     ) -> Vec<Wish> {
         let mut wishes = Vec::new();
         match message {
-            FromTaskManager::Registration(id, slots) => {
+            FromTaskManager::Registration(id, slots, held) => {
                 if self.connections.insert(id, connection).is_none() {
+                    self.send(id, ToTaskManager::Registered(self.epoch));
                     self.resources.on_registered(id, slots);
+                    held.into_iter().for_each(|held| self.on_held(id, held, now));
                 }
             }
             FromTaskManager::Report(allocation, message) => self.on_report(from, allocation, *message, now),
             FromTaskManager::Freed(allocation) => {
+                self.doomed.remove(&allocation);
                 if let Some(lost) = self.resources.on_freed(from, allocation) {
                     self.tell_lost(lost, "its process has ended", now);
                     let pause = lost.pause.map(|pause| now + pause.as_micros() as Time);
@@ -167,6 +205,25 @@ impl JobManager {
             }
         }
         wishes
+    }
+
+    fn on_held(&mut self, from: TaskManagerId, held: Held, now: Time) {
+        let Held { id, allocation, registered } = held;
+        if self.resources.on_held(from, id, allocation, registered.worker) {
+            self.on_report(from, id, registered, now);
+        } else {
+            self.end_worker(from, id, allocation.slots);
+        }
+    }
+
+    /// Kills a worker that knows nothing of it.
+    fn end_worker(&mut self, task_manager: TaskManagerId, id: AllocationId, slots: u32) {
+        self.doomed.insert(id, (task_manager, slots));
+        self.send(task_manager, ToTaskManager::Release(id, true));
+    }
+
+    fn send(&self, to: TaskManagerId, message: ToTaskManager) {
+        self.outbox.lock().expect("nothing panics while it is held").push((to, message));
     }
 
     fn on_report(&mut self, from: TaskManagerId, allocation: AllocationId, message: FromWorker, now: Time) {
@@ -189,6 +246,7 @@ impl JobManager {
     /// A TaskManager's connection is gone.
     pub fn on_gone(&mut self, id: TaskManagerId, now: Time) {
         self.connections.remove(&id);
+        self.doomed.retain(|_, (of, _)| *of != id);
         for lost in self.resources.on_gone(id) {
             self.tell_lost(lost, "its TaskManager is gone", now);
         }
@@ -205,8 +263,17 @@ impl JobManager {
     pub fn conclude(&mut self, now: Time, new_id: &mut u128) -> (Vec<(TaskManagerId, ToTaskManager)>, Vec<Wish>) {
         let mut wishes = Vec::new();
         let mut messages = Vec::new();
-        let take = |outbox: &Outbox| std::mem::take(&mut *outbox.lock().expect("nothing panics while it is held"));
-        for (to, message) in take(&self.outbox) {
+        let decided = std::mem::take(&mut *self.decided.lock().expect("nothing panics while it is held"));
+        let mut sent = std::mem::take(&mut *self.outbox.lock().expect("nothing panics while it is held"));
+        for (job, is_adopted) in decided {
+            let has_deployed = sent.iter().any(|(_, message)| is_deployment_of(message, job));
+            for (id, worker) in self.resources.on_adoption_decided(job, is_adopted) {
+                self.end_worker(worker.task_manager, id, worker.slots);
+            }
+            wishes.push(Wish::Decided { job, is_adopted, has_deployed });
+        }
+        sent.append(&mut self.outbox.lock().expect("nothing panics while it is held"));
+        for (to, message) in sent {
             if let ToTaskManager::Command(allocation, command) = &message
                 && matches!(command.command, Command::Shutdown)
             {
@@ -220,7 +287,7 @@ impl JobManager {
             master.has_ended = true;
             wishes.push(Wish::Ended(*id, outcome.status.is_terminal()));
             let held = self.resources.on_ended(*id);
-            messages.extend(held.into_iter().map(|(to, allocation)| (to, ToTaskManager::Release(allocation))));
+            messages.extend(held.into_iter().map(|(to, allocation)| (to, ToTaskManager::Release(allocation, false))));
         }
         let requests = self.resources.allocate(|| {
             *new_id += 1;
@@ -245,4 +312,9 @@ impl JobManager {
         master.wakes_at = None;
         master.stepped.on_time(moment(now));
     }
+}
+
+fn is_deployment_of(message: &ToTaskManager, job: JobId) -> bool {
+    let ToTaskManager::Command(_, command) = message else { return false };
+    matches!(&command.command, Command::Deploy { graph, .. } if graph.job_id == job)
 }

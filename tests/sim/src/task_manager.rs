@@ -3,15 +3,20 @@
 use std::collections::BTreeMap;
 
 use millstream_controlplane::clock::Moment;
-use millstream_model::id::{AllocationId, TaskManagerId};
+use millstream_model::{
+    id::{AllocationId, LeaderEpoch, TaskManagerId},
+    message::{FromWorker, Report},
+};
 use millstream_slots::{Allocation, SlotTable};
 
 use crate::{network::Time, worker::Worker};
 
-/// What a TaskManager does when its JobManager is gone. Workers that survive it, and are adopted, will be another way.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+/// What a TaskManager does when its JobManager is gone.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum OnJobManagerLost {
-    #[default]
+    /// Workers that are ready run on, and the next JobManager hears of them.
+    KeepWorkers,
+    /// Nobody takes them over: jobs start again from their checkpoints.
     EndWorkers,
 }
 
@@ -22,6 +27,8 @@ pub struct Host {
     /// Of the session with one JobManager; the next one has another.
     pub id: TaskManagerId,
     pub connection: Option<u64>,
+    /// Whether the JobManager there has answered.
+    pub is_registered: bool,
     pub table: SlotTable,
     pub workers: BTreeMap<AllocationId, Running>,
     pub partitioned_until: Time,
@@ -30,6 +37,18 @@ pub struct Host {
     pub still_births_until: Time,
     pub pause: Time,
     pub on_lost: OnJobManagerLost,
+    /// The highest leader that it has served.
+    pub epoch: Option<LeaderEpoch>,
+    /// Since when it has no JobManager, though it had one.
+    pub lost_at: Option<Time>,
+}
+
+/// What a TaskManager that registers holds from before: slots, and the first report of their worker.
+#[derive(Clone, Debug)]
+pub struct Held {
+    pub id: AllocationId,
+    pub allocation: Allocation,
+    pub registered: FromWorker,
 }
 
 /// A worker's process.
@@ -37,20 +56,27 @@ pub struct Host {
 pub struct Running {
     pub worker: Worker,
     pub is_ready: bool,
-    /// Whether it was told to end.
+    /// Whether it was told to end, or ends by itself.
     pub is_ending: bool,
+    /// Whether its TaskManager passes nothing on to it any more.
+    pub is_cut_off: bool,
 }
 
 pub const FIRST_PAUSE: Time = 50_000;
 pub const LONGEST_PAUSE: Time = 5_000_000;
+/// The longest while workers run on.
+pub const LONGEST_PAUSE_OF_WORKERS: Time = 200_000;
+/// How long a worker of a job that has ended may take to end.
+pub const GRACE: Time = 5_000_000;
 const SLOWEST: Time = 2_500_000;
 
 impl Host {
-    pub fn new(slots: u32) -> Host {
+    pub fn new(slots: u32, on_lost: OnJobManagerLost) -> Host {
         Host {
             is_up: true,
             id: TaskManagerId(0),
             connection: None,
+            is_registered: false,
             table: SlotTable::new(slots),
             workers: BTreeMap::new(),
             partitioned_until: 0,
@@ -58,8 +84,28 @@ impl Host {
             slowness: 1,
             still_births_until: 0,
             pause: FIRST_PAUSE,
-            on_lost: OnJobManagerLost::default(),
+            on_lost,
+            epoch: None,
+            lost_at: None,
         }
+    }
+
+    /// What it holds of workers that are ready; of others there is nothing to tell.
+    pub fn holdings(&self) -> Vec<Held> {
+        let ready = |(id, allocation): (AllocationId, Allocation)| {
+            let running = self.workers.get(&id).filter(|running| running.is_ready)?;
+            let report = Report::Registered { slots: allocation.slots, shuffle_address: None };
+            Some(Held { id, allocation, registered: FromWorker { worker: running.worker.id(), report } })
+        };
+        self.table.held().filter_map(ready).collect()
+    }
+
+    /// Between two tries to reach a JobManager.
+    pub fn next_pause(&mut self) -> Time {
+        let longest = if self.lost_at.is_some() { LONGEST_PAUSE_OF_WORKERS } else { LONGEST_PAUSE };
+        let pause = self.pause;
+        self.pause = (pause * 2).min(longest);
+        pause
     }
 
     pub fn is_partitioned(&self, now: Time) -> bool {

@@ -17,7 +17,7 @@ use millstream_model::{
     deployment::{ChannelToken, CompletedCheckpoint, CoordinatorState, Deployment, SubtaskState},
     fault::Failure,
     id::{CheckpointId, ExecutionAttemptId, Generation, JobId, LeaderEpoch, OperatorId, Subtask, WorkerId},
-    message::{Command, Report, SnapshotStats, ToWorker},
+    message::{Command, Report, SnapshotStats, TaskStatus, ToWorker},
     state::ExecutionState,
 };
 use millstream_storage::{CheckpointDirectory, read_file};
@@ -202,9 +202,24 @@ impl Worker {
                 Vec::new()
             }
             Command::Finish { generation } if ours(generation) => self.on_finish(),
+            Command::ReportStatus => vec![Deed::Report(Report::Status { tasks: self.status() })],
             Command::Shutdown => vec![Deed::Exit],
             _ => Vec::new(),
         }
+    }
+
+    /// What a new leader adopts, or does not.
+    fn status(&self) -> Vec<TaskStatus> {
+        let placements = self.deployment.iter().flat_map(|deployment| &deployment.placements);
+        let tasks = placements.filter(|placement| placement.worker == self.id).filter_map(|placement| {
+            let Task { attempt, state, half } = self.tasks.get(&placement.subtask)?;
+            let end_of_data = match half {
+                Half::Source(source) => source.at_end,
+                Half::Sink(sink) => sink.said_end,
+            };
+            Some(TaskStatus { attempt: *attempt, slot: placement.slot, state: *state, end_of_data })
+        });
+        tasks.collect()
     }
 
     fn on_deploy(&mut self, deployment: Deployment, directory: &CheckpointDirectory) -> Vec<Deed> {

@@ -12,6 +12,7 @@ use std::{
     panic::{self, AssertUnwindSafe},
     path::Path,
     sync::Arc,
+    time::Duration,
 };
 
 use millstream_controlplane::{
@@ -29,7 +30,7 @@ use crate::{
     network::{Stream, Time},
     output::Output,
     store::SimStore,
-    task_manager::Host,
+    task_manager::{Host, OnJobManagerLost},
     worker::{InChannel, Snapshot},
 };
 use connections::Connection;
@@ -54,6 +55,10 @@ pub struct Ran {
     pub restarts: u64,
     pub checkpoints: u64,
     pub elections: u64,
+    /// Jobs whose tasks ran on under the next JobManager.
+    pub adoptions: u64,
+    /// Jobs that were taken up and had to be restarted.
+    pub refused_adoptions: u64,
     /// Calls of replaced leaders that the store refused.
     pub fenced: u64,
 }
@@ -92,6 +97,11 @@ enum Event {
     /// A JobManager notices that another leads, and ends.
     Deposed(u64),
     HostUp(usize),
+    /// A TaskManager has waited long enough for a JobManager, if it still waits since then.
+    Abandoned {
+        host: usize,
+        lost_at: Time,
+    },
     Connect(usize),
     ToHost(u64),
     ToJobManager(u64),
@@ -148,6 +158,10 @@ struct World {
     connections: BTreeMap<u64, Connection>,
     channels: BTreeMap<Channel, Stream<(WorkerId, InChannel)>>,
     output: Output,
+    /// Every attempt that ever began.
+    begun: BTreeSet<(JobId, ExecutionAttemptId)>,
+    adoptions: u64,
+    refused_adoptions: u64,
     last_connection: u64,
     last_id: u128,
     trace: DefaultHasher,
@@ -203,7 +217,7 @@ impl World {
         }
         let paces = jobs.iter().map(|_| random.u64(10_000..400_000)).collect();
         let spread = if random.bool() { Spread::Evenly } else { Spread::Pack };
-        let hosts = (0..faults.hosts).map(|_| Host::new(faults.slots)).collect();
+        let hosts = (0..faults.hosts).map(|_| Host::new(faults.slots, faults.on_lost)).collect();
         let mut world = World {
             now: 0,
             queue: BTreeMap::new(),
@@ -223,6 +237,9 @@ impl World {
             connections: BTreeMap::new(),
             channels: BTreeMap::new(),
             output: Output::default(),
+            begun: BTreeSet::new(),
+            adoptions: 0,
+            refused_adoptions: 0,
             last_connection: 0,
             last_id: 0,
             trace: DefaultHasher::new(),
@@ -282,6 +299,7 @@ impl World {
                 self.hosts[host].is_up = true;
                 self.after(0, Event::Connect(host));
             }
+            Event::Abandoned { host, lost_at } => self.on_abandoned(host, lost_at),
             Event::Connect(host) => self.connect(host),
             Event::ToHost(connection) => self.reach_host(connection),
             Event::ToJobManager(connection) => self.reach_job_manager(connection),
@@ -319,7 +337,7 @@ impl World {
         self.note(|| format!("{} is submitted: {job:?}", crate::store::short(job.id)));
         self.submitted.insert(job.id);
         let now = self.now;
-        self.with_job_manager(leader, |it| it.start_job(&job, now));
+        self.with_job_manager(leader, |it| it.start_job(&job, None, now));
     }
 
     fn elect(&mut self) {
@@ -340,9 +358,13 @@ impl World {
         self.note(|| format!("JobManager {number} leads"));
         let (store, checkpoints) = (self.store.clone(), self.checkpoints.clone());
         let mut elected = JobManager::new(number, epoch, self.spread, store, checkpoints, self.random.fork());
+        let adopt = match self.faults.on_lost {
+            OnJobManagerLost::KeepWorkers => Some(Duration::from_micros(self.faults.adopt_timeout)),
+            OnJobManagerLost::EndWorkers => None,
+        };
         for job in &self.jobs {
             if self.submitted.contains(&job.id) && !self.store.has_result(job.id) {
-                elected.start_job(job, self.now);
+                elected.start_job(job, adopt, self.now);
             }
         }
         self.job_managers.insert(number, elected);
@@ -396,6 +418,16 @@ impl World {
             match wish {
                 Wish::RequireAgain(job, at) => self.at(at, Event::RequireAgain { job_manager: number, job }),
                 Wish::Wake(job, at) => self.at(at, Event::Wake { job_manager: number, job, at }),
+                Wish::Decided { job, is_adopted, has_deployed } => {
+                    self.note(|| {
+                        format!("{} is adopted by JobManager {number}: {is_adopted}", crate::store::short(job))
+                    });
+                    self.adoptions += u64::from(is_adopted);
+                    self.refused_adoptions += u64::from(!is_adopted);
+                    if is_adopted {
+                        self.judge_adoption(number, job, has_deployed);
+                    }
+                }
                 Wish::Ended(job, for_good) => {
                     self.note(|| format!("{} has ended for JobManager {number}: {for_good}", crate::store::short(job)));
                 }
@@ -437,6 +469,8 @@ impl World {
             restarts: records().map(|record| record.generation.0.saturating_sub(1)).sum(),
             checkpoints: self.jobs.iter().filter_map(|job| self.store.durable(job.id)).map(|id| id.0).sum(),
             elections: self.leader,
+            adoptions: self.adoptions,
+            refused_adoptions: self.refused_adoptions,
             fenced: self.store.fenced(),
             last: self.last.into(),
         }

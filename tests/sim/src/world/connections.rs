@@ -1,7 +1,7 @@
 //! Between JobManagers and TaskManagers.
 
 use millstream_model::{
-    id::TaskManagerId,
+    id::{AllocationId, LeaderEpoch, TaskManagerId},
     message::{Command, Report},
 };
 use millstream_slots::{Accepted, SlotTable};
@@ -10,7 +10,7 @@ use super::{At, Event, World};
 use crate::{
     job_manager::{FromTaskManager, ToTaskManager},
     network::{Stream, Time},
-    task_manager::{FIRST_PAUSE, LONGEST_PAUSE, OnJobManagerLost, Running},
+    task_manager::{FIRST_PAUSE, GRACE, OnJobManagerLost, Running},
     worker::Worker,
 };
 
@@ -47,11 +47,13 @@ impl World {
         if !at.is_up || at.connection.is_some() {
             return;
         }
-        let leader = self.leader;
+        // One that was replaced may answer still.
+        let replaced = self.leader.checked_sub(1).filter(|it| self.job_managers.contains_key(it));
+        let leader = replaced.filter(|_| self.random.u32(0..4) == 0).unwrap_or(self.leader);
+        let at = &self.hosts[host];
         let is_there = self.job_managers.contains_key(&leader) && self.is_frozen(leader).is_none();
         if !is_there || at.is_partitioned(self.now) {
-            let pause = at.pause;
-            self.hosts[host].pause = (pause * 2).min(LONGEST_PAUSE);
+            let pause = self.hosts[host].next_pause();
             return self.after(pause, Event::Connect(host));
         }
         self.last_connection += 1;
@@ -61,17 +63,18 @@ impl World {
         let connection = Connection { host, task_manager: id, job_manager: leader, down, up, is_open_at_host: true };
         self.connections.insert(number, connection);
         let at = &mut self.hosts[host];
-        (at.id, at.connection, at.pause) = (id, Some(number), FIRST_PAUSE);
-        let slots = at.table.total();
+        (at.id, at.connection) = (id, Some(number));
+        let (slots, held) = (at.table.total(), at.holdings());
         self.note(|| format!("host {host} registers with JobManager {leader}"));
-        self.send_up(number, FromTaskManager::Registration(id, slots));
+        self.send_up(number, FromTaskManager::Registration(id, slots, held));
     }
 
     pub(super) fn send_down(&mut self, number: u64, message: ToTaskManager) {
         let Some(host) = self.connections.get(&number).map(|connection| connection.host) else { return };
         let delay = self.delay(host);
         let may_repeat = match &message {
-            ToTaskManager::Request(_) | ToTaskManager::Release(_) => true,
+            ToTaskManager::Registered(_) => false,
+            ToTaskManager::Request(_) | ToTaskManager::Release(..) => true,
             ToTaskManager::Command(_, command) => {
                 !matches!(command.command, Command::TriggerCheckpoint { .. } | Command::SnapshotCoordinators { .. })
             }
@@ -115,6 +118,7 @@ impl World {
 
     fn on_message_at_host(&mut self, host: usize, message: ToTaskManager) {
         match message {
+            ToTaskManager::Registered(epoch) => self.on_registered_at_host(host, epoch),
             ToTaskManager::Request(request) => {
                 let at = At { host, allocation: request.id };
                 self.note(|| format!("host {host}: {request:?}"));
@@ -124,30 +128,62 @@ impl World {
                         let job = self.jobs.iter().find(|job| job.id == request.allocation.job);
                         let worker =
                             Worker::new(job.expect("only jobs that are there get slots").clone(), request.worker);
-                        let running = Running { worker, is_ready: false, is_ending: false };
+                        let running = Running { worker, is_ready: false, is_ending: false, is_cut_off: false };
                         self.hosts[host].workers.insert(request.id, running);
                         let delay = self.random.u64(5_000..200_000);
                         let delay = self.hosts[host].slowed(self.now, delay);
                         self.after(delay, Event::Ready(at));
+                    }
+                    // What was about to come up when the last JobManager went is told to nobody, and ends soon.
+                    Err(_) if self.hosts[host].workers.values().any(|it| it.is_ending && !it.is_ready) => {
+                        let connection = self.hosts[host].connection.expect("the message came by one");
+                        self.send_up(connection, FromTaskManager::Freed(request.id));
                     }
                     Err(refused) => self.violated(format!("host {host} refuses slots: {refused}")),
                 }
             }
             ToTaskManager::Command(allocation, command) => {
                 let at = At { host, allocation };
-                let Some(running) = self.hosts[host].workers.get(&allocation).filter(|it| it.is_ready) else { return };
+                let Some(running) =
+                    self.hosts[host].workers.get(&allocation).filter(|it| it.is_ready && !it.is_cut_off)
+                else {
+                    return;
+                };
                 let job = running.worker.job().id;
                 self.note(|| format!("host {host} allocation {}: {}", allocation.0, named(&command.command)));
                 let directory = self.directory(job);
                 self.with_worker(at, |worker| worker.on_command(*command, &directory));
             }
-            ToTaskManager::Release(allocation) => {
-                if let Some(running) = self.hosts[host].workers.get_mut(&allocation).filter(|it| !it.is_ending) {
-                    running.is_ending = true;
-                    let delay = self.delay(host);
-                    self.after(delay, Event::Exited(At { host, allocation }));
+            ToTaskManager::Release(allocation, at_once) => {
+                if let Some(running) = self.hosts[host].workers.get_mut(&allocation).filter(|it| !it.is_cut_off) {
+                    running.is_cut_off = true;
+                    if at_once {
+                        return self.kill(host, allocation);
+                    }
+                    // One that was told to end may do so before.
+                    self.after(GRACE, Event::Exited(At { host, allocation }));
                 }
             }
+        }
+    }
+
+    /// A JobManager has answered. One that is replaced is left alone: what runs here is not its own any more.
+    fn on_registered_at_host(&mut self, host: usize, epoch: LeaderEpoch) {
+        let at = &mut self.hosts[host];
+        if at.on_lost == OnJobManagerLost::KeepWorkers && at.epoch.is_some_and(|highest| epoch < highest) {
+            self.note(|| format!("host {host} refuses a JobManager that was replaced"));
+            return self.part(host);
+        }
+        (at.epoch, at.lost_at, at.pause) = (Some(epoch), None, FIRST_PAUSE);
+        at.is_registered = true;
+    }
+
+    /// A worker's process is killed; its slots are held until it has gone.
+    fn kill(&mut self, host: usize, allocation: AllocationId) {
+        if let Some(running) = self.hosts[host].workers.get_mut(&allocation) {
+            (running.is_ending, running.is_cut_off) = (true, true);
+            let delay = self.delay(host);
+            self.after(delay, Event::Exited(At { host, allocation }));
         }
     }
 
@@ -172,17 +208,62 @@ impl World {
     /// The TaskManager has no connection any more.
     pub(super) fn host_loses(&mut self, number: u64) {
         let Some(connection) = self.connections.get_mut(&number).filter(|it| it.is_open_at_host) else { return };
-        connection.is_open_at_host = false;
         let host = connection.host;
         self.note(|| format!("host {host} has lost its JobManager"));
-        match self.hosts[host].on_lost {
+        let now = self.now;
+        let at = &mut self.hosts[host];
+        match at.on_lost {
+            // It never had this one, and waits on.
+            _ if !at.is_registered => {}
             OnJobManagerLost::EndWorkers => self.end_all_workers(host),
+            OnJobManagerLost::KeepWorkers => {
+                at.lost_at = Some(now);
+                let coming = at.workers.iter().filter(|(_, running)| !running.is_ready);
+                let coming: Vec<_> = coming.map(|(allocation, _)| *allocation).collect();
+                coming.into_iter().for_each(|allocation| self.kill(host, allocation));
+                self.after(self.faults.patience, Event::Abandoned { host, lost_at: now });
+            }
         }
-        self.hosts[host].connection = None;
-        let pause = self.hosts[host].pause;
+        self.part(host);
+    }
+
+    /// The TaskManager closes its connection, and looks for another JobManager.
+    fn part(&mut self, host: usize) {
+        let at = &mut self.hosts[host];
+        at.is_registered = false;
+        let Some(number) = at.connection.take() else { return };
+        let pause = at.next_pause();
         self.after(pause, Event::Connect(host));
+        if let Some(connection) = self.connections.get_mut(&number) {
+            connection.is_open_at_host = false;
+        }
         let delay = self.delay(host);
         self.after(delay, Event::JobManagerLoses { connection: number, by_timeout: false });
+    }
+
+    /// No JobManager has come in time: the TaskManager ends, and its workers with it. Somebody starts another.
+    pub(super) fn on_abandoned(&mut self, host: usize, lost_at: Time) {
+        let at = &self.hosts[host];
+        if at.is_up && at.lost_at == Some(lost_at) {
+            self.note(|| format!("host {host} gives up waiting for a JobManager"));
+            let back = self.random.u64(10_000..5_000_000);
+            self.task_manager_ends(host, back);
+        }
+    }
+
+    /// Its process is gone, and another starts after a while.
+    pub(super) fn task_manager_ends(&mut self, host: usize, back: Time) {
+        self.end_all_workers(host);
+        let at = &mut self.hosts[host];
+        (at.is_up, at.is_registered, at.epoch, at.lost_at, at.pause) = (false, false, None, None, FIRST_PAUSE);
+        if let Some(number) = at.connection.take() {
+            if let Some(connection) = self.connections.get_mut(&number) {
+                connection.is_open_at_host = false;
+            }
+            let delay = self.random.u64(100..20_000);
+            self.after(delay, Event::JobManagerLoses { connection: number, by_timeout: false });
+        }
+        self.after(back, Event::HostUp(host));
     }
 
     /// The JobManager has no connection any more.

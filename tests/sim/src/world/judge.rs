@@ -30,6 +30,8 @@ impl World {
             for (id, count) in job_manager.resources.task_managers() {
                 let workers = job_manager.resources.workers().filter(|(_, worker)| worker.task_manager == id);
                 let held: u32 = workers.map(|(_, worker)| worker.slots).sum();
+                let doomed = job_manager.doomed.values().filter(|(of, _)| *of == id);
+                let held = held + doomed.map(|(_, slots)| slots).sum::<u32>();
                 if held + count.free != count.total {
                     let number = job_manager.number;
                     return Some(format!("JobManager {number}: {held} slots of {count:?} are held"));
@@ -42,6 +44,9 @@ impl World {
     /// An attempt begins: those of older generations that its JobManager can know of must be over.
     pub(super) fn judge_beginning(&mut self, at: At, job: JobId, attempt: ExecutionAttemptId) {
         self.note(|| format!("{} {attempt:?} begins on host {}", short(job), at.host));
+        if !self.begun.insert((job, attempt)) {
+            return self.violated(format!("{}: {attempt:?} begins a second time", short(job)));
+        }
         let of =
             |host: usize| self.hosts[host].connection.and_then(|id| self.connections.get(&id)).map(|it| it.job_manager);
         let mine = of(at.host);
@@ -56,6 +61,23 @@ impl World {
                     return self.violated(format!("{}: {attempt:?} begins while {older:?} runs on {host}", short(job)));
                 }
             }
+        }
+    }
+
+    /// A job is adopted: nothing was deployed for it, and what it thinks that it runs was begun at the stored generation.
+    pub(super) fn judge_adoption(&mut self, number: u64, job: JobId, has_deployed: bool) {
+        if has_deployed {
+            return self.violated(format!("{} is adopted and deployed", short(job)));
+        }
+        let stored = self.store.record(job).map(|record| record.generation);
+        let master = self.job_managers.get(&number).and_then(|it| it.masters.get(&job));
+        let Some(execution) = master.and_then(|master| master.stepped.execution()) else { return };
+        let wrong = execution.vertices().iter().find(|vertex| {
+            let attempt = vertex.current.as_ref().map(|current| current.attempt);
+            attempt.is_none_or(|attempt| Some(attempt.generation) != stored || !self.begun.contains(&(job, attempt)))
+        });
+        if let Some(wrong) = wrong.map(|vertex| format!("{:?}", vertex.current)) {
+            self.violated(format!("{} is adopted with what never began at {stored:?}: {wrong}", short(job)));
         }
     }
 

@@ -28,19 +28,9 @@ impl World {
                 }
             }
             Fault::TaskManagerKilled { host, back } => {
-                if !self.hosts[host].is_up {
-                    return;
+                if self.hosts[host].is_up {
+                    self.task_manager_ends(host, back);
                 }
-                self.end_all_workers(host);
-                self.hosts[host].is_up = false;
-                if let Some(number) = self.hosts[host].connection.take() {
-                    if let Some(connection) = self.connections.get_mut(&number) {
-                        connection.is_open_at_host = false;
-                    }
-                    let delay = self.random.u64(100..20_000);
-                    self.after(delay, Event::JobManagerLoses { connection: number, by_timeout: false });
-                }
-                self.after(back, Event::HostUp(host));
             }
             Fault::WorkerKilled { host } => {
                 let all: Vec<_> = self.hosts[host].workers.keys().copied().collect();
