@@ -211,14 +211,16 @@ impl Cluster {
         Ok(())
     }
 
-    /// A job's JobMaster goes on with the workers that it has found, or with none of them.
-    fn on_adoption_decided(&self, id: JobId, is_adopted: bool) {
+    /// A job's JobMaster goes on with the workers that it has found, or with none of them: then those that are returned end.
+    fn on_adoption_decided(&self, id: JobId, is_adopted: bool) -> Vec<WorkerId> {
         let mut state = self.lock();
         state.note_what_is_over();
-        for (allocation, Worker { task_manager, .. }) in state.resources.on_adoption_decided(id, is_adopted) {
-            state.end_worker(task_manager, allocation);
+        let ended = state.resources.on_adoption_decided(id, is_adopted);
+        for (allocation, Worker { task_manager, .. }) in &ended {
+            state.end_worker(*task_manager, *allocation);
         }
         state.match_slots();
+        ended.into_iter().map(|(_, worker)| worker.worker).collect()
     }
 
     /// Has the cluster know when a job has ended. Its wait blocks, so it has a thread.

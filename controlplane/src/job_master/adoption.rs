@@ -32,9 +32,10 @@ use crate::clock::Moment;
 pub struct AdoptionConfig {
     /// How long all workers may take to report: `recovery.adopt-timeout`.
     pub timeout: Duration,
-    /// Told once whether the job was adopted. If not, its old workers are not used again and have to be ended; those that
-    /// it gets instead may join from then on. Called on the JobMaster's thread, which waits for it.
-    pub decided: Box<dyn FnOnce(bool) + Send>,
+    /// Told once whether the job was adopted. If not, its old workers are not used again and have to be ended: it returns
+    /// all of them, also those that are still on their way into `joining`. Those that the job gets instead may join from
+    /// then on. Called on the JobMaster's thread, which waits for it.
+    pub decided: Box<dyn FnOnce(bool) -> Vec<WorkerId> + Send>,
 }
 
 impl fmt::Debug for AdoptionConfig {
@@ -197,7 +198,9 @@ impl JobMaster {
 
     pub(super) fn decide(&mut self, is_adopted: bool) {
         if let Some(adoption) = self.adoption.take() {
-            (adoption.decided)(is_adopted);
+            let ended = (adoption.decided)(is_adopted);
+            // Some may not have joined yet. Nobody would tell of their end.
+            ended.into_iter().for_each(|worker| self.workers.leave(worker));
         }
     }
 }

@@ -1,10 +1,10 @@
 //! A simulated JobManager: the real ResourceManager and a real JobMaster for each job, and what `cluster` has around them.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, VecDeque},
     net::SocketAddr,
     path::PathBuf,
-    sync::{Arc, Mutex},
+    sync::{Arc, Mutex, MutexGuard},
     time::Duration,
 };
 
@@ -53,11 +53,9 @@ pub struct JobManager {
     pub number: u64,
     pub epoch: LeaderEpoch,
     pub frozen_until: Time,
-    pub resources: ResourceManager,
+    slots: Arc<Mutex<Slots>>,
     pub masters: BTreeMap<JobId, Master>,
     pub connections: BTreeMap<TaskManagerId, u64>,
-    /// Workers of an earlier JobManager that are to end, and hold their slots until they have.
-    pub doomed: BTreeMap<AllocationId, (TaskManagerId, u32)>,
     outbox: Outbox,
     decided: Decided,
     store: Arc<SimStore>,
@@ -65,11 +63,31 @@ pub struct JobManager {
     random: fastrand::Rng,
 }
 
+/// What JobMasters reach, too, when they decide whether they adopt.
+pub struct Slots {
+    pub resources: ResourceManager,
+    /// Workers of an earlier JobManager that are to end, and hold their slots until they have.
+    pub doomed: BTreeMap<AllocationId, (TaskManagerId, u32)>,
+}
+
+impl Slots {
+    /// Kills a worker that knows nothing of it.
+    fn end_worker(&mut self, task_manager: TaskManagerId, id: AllocationId, slots: u32, outbox: &Outbox) {
+        self.doomed.insert(id, (task_manager, slots));
+        send(outbox, task_manager, ToTaskManager::Release(id, true));
+    }
+}
+
 pub struct Master {
     pub stepped: SteppedJobMaster,
     pub has_ended: bool,
     /// When the world will wake it.
     pub wakes_at: Option<Time>,
+    /// Workers that join and reports wait in a channel each, as its thread takes them from either.
+    joining: VecDeque<Box<dyn WorkerLink>>,
+    reports: VecDeque<(WorkerId, Report)>,
+    /// When it will look at them.
+    turn_at: Option<Time>,
 }
 
 /// A wish that comes of a turn.
@@ -78,6 +96,8 @@ pub enum Wish {
     /// A job's pause is over then.
     RequireAgain(JobId, Time),
     Wake(JobId, Time),
+    /// Something waits in a job's channels.
+    Turn(JobId, Time),
     /// A job has ended for this JobManager; whether for good.
     Ended(JobId, bool),
     /// A job that was taken up was adopted, or not. Whether anything was deployed in that turn.
@@ -99,8 +119,7 @@ struct Link {
 impl WorkerLink for Link {
     fn send(&self, message: ToWorker) {
         let (task_manager, allocation) = self.to;
-        let command = ToTaskManager::Command(allocation, Box::new(message));
-        self.outbox.lock().expect("nothing panics while it is held").push((task_manager, command));
+        send(&self.outbox, task_manager, ToTaskManager::Command(allocation, Box::new(message)));
     }
 
     fn worker(&self) -> WorkerId {
@@ -135,16 +154,19 @@ impl JobManager {
             number,
             epoch,
             frozen_until: 0,
-            resources: ResourceManager::new(spread),
+            slots: Arc::new(Mutex::new(Slots { resources: ResourceManager::new(spread), doomed: BTreeMap::new() })),
             masters: BTreeMap::new(),
             connections: BTreeMap::new(),
-            doomed: BTreeMap::new(),
             outbox: Outbox::default(),
             decided: Decided::default(),
             store,
             checkpoints,
             random,
         }
+    }
+
+    pub fn slots(&self) -> MutexGuard<'_, Slots> {
+        locked(&self.slots)
     }
 
     /// Starts a job; `adopt` is how long to wait for workers of an earlier JobManager that may run it still.
@@ -162,19 +184,28 @@ impl JobManager {
         let jitter = Box::new(move || random.f64());
         let stepped = match adopt {
             None => {
-                self.resources.submit(job.id, job.required_slots());
+                self.slots().resources.submit(job.id, job.required_slots());
                 SteppedJobMaster::begin(config, jitter, moment(now))
             }
             Some(timeout) => {
-                self.resources.take_up(job.id, job.required_slots());
-                let (decided, id) = (self.decided.clone(), job.id);
-                let note =
-                    move |is_adopted| decided.lock().expect("nothing panics while it is held").push((id, is_adopted));
-                let adoption = AdoptionConfig { timeout, decided: Box::new(note) };
+                self.slots().resources.take_up(job.id, job.required_slots());
+                let (slots, outbox, decided) = (self.slots.clone(), self.outbox.clone(), self.decided.clone());
+                let id = job.id;
+                let decide = move |is_adopted| {
+                    locked(&decided).push((id, is_adopted));
+                    let ended = locked(&slots).resources.on_adoption_decided(id, is_adopted);
+                    for (id, worker) in &ended {
+                        locked(&slots).end_worker(worker.task_manager, *id, worker.slots, &outbox);
+                    }
+                    ended.into_iter().map(|(_, worker)| worker.worker).collect()
+                };
+                let adoption = AdoptionConfig { timeout, decided: Box::new(decide) };
                 SteppedJobMaster::take_up(config, adoption, jitter, moment(now))
             }
         };
-        self.masters.insert(job.id, Master { stepped, has_ended: false, wakes_at: None });
+        let (joining, reports) = (VecDeque::new(), VecDeque::new());
+        let master = Master { stepped, has_ended: false, wakes_at: None, joining, reports, turn_at: None };
+        self.masters.insert(job.id, master);
     }
 
     /// A message has come by a connection. `false` if the connection is to be cut.
@@ -189,16 +220,17 @@ impl JobManager {
         match message {
             FromTaskManager::Registration(id, slots, held) => {
                 if self.connections.insert(id, connection).is_none() {
-                    self.send(id, ToTaskManager::Registered(self.epoch));
-                    self.resources.on_registered(id, slots);
-                    held.into_iter().for_each(|held| self.on_held(id, held, now));
+                    send(&self.outbox, id, ToTaskManager::Registered(self.epoch));
+                    self.slots().resources.on_registered(id, slots);
+                    held.into_iter().for_each(|held| self.on_held(id, held));
                 }
             }
-            FromTaskManager::Report(allocation, message) => self.on_report(from, allocation, *message, now),
+            FromTaskManager::Report(allocation, message) => self.on_report(from, allocation, *message),
             FromTaskManager::Freed(allocation) => {
-                self.doomed.remove(&allocation);
-                if let Some(lost) = self.resources.on_freed(from, allocation) {
-                    self.tell_lost(lost, "its process has ended", now);
+                self.slots().doomed.remove(&allocation);
+                let lost = self.slots().resources.on_freed(from, allocation);
+                if let Some(lost) = lost {
+                    self.tell_lost(lost, "its process has ended");
                     let pause = lost.pause.map(|pause| now + pause.as_micros() as Time);
                     wishes.extend(pause.map(|until| Wish::RequireAgain(lost.job, until)));
                 }
@@ -207,55 +239,64 @@ impl JobManager {
         wishes
     }
 
-    fn on_held(&mut self, from: TaskManagerId, held: Held, now: Time) {
+    fn on_held(&mut self, from: TaskManagerId, held: Held) {
         let Held { id, allocation, registered } = held;
-        if self.resources.on_held(from, id, allocation, registered.worker) {
-            self.on_report(from, id, registered, now);
+        let is_taken = self.slots().resources.on_held(from, id, allocation, registered.worker);
+        if is_taken {
+            self.on_report(from, id, registered);
         } else {
-            self.end_worker(from, id, allocation.slots);
+            self.slots().end_worker(from, id, allocation.slots, &self.outbox);
         }
     }
 
-    /// Kills a worker that knows nothing of it.
-    fn end_worker(&mut self, task_manager: TaskManagerId, id: AllocationId, slots: u32) {
-        self.doomed.insert(id, (task_manager, slots));
-        self.send(task_manager, ToTaskManager::Release(id, true));
-    }
-
-    fn send(&self, to: TaskManagerId, message: ToTaskManager) {
-        self.outbox.lock().expect("nothing panics while it is held").push((to, message));
-    }
-
-    fn on_report(&mut self, from: TaskManagerId, allocation: AllocationId, message: FromWorker, now: Time) {
+    fn on_report(&mut self, from: TaskManagerId, allocation: AllocationId, message: FromWorker) {
         let FromWorker { worker, report } = message;
         let is_registration = matches!(report, Report::Registered { .. });
         let sender = match is_registration {
-            true => self.resources.on_ready(from, allocation, worker),
-            false => self.resources.sender(from, allocation, worker),
+            true => self.slots().resources.on_ready(from, allocation, worker),
+            false => self.slots().resources.sender(from, allocation, worker),
         };
         let Ok(known) = sender else { return };
         let Some(master) = self.masters.get_mut(&known.job) else { return };
         if let Report::Registered { slots, .. } = report {
             let (slots, to) = (slots.min(known.slots), (from, allocation));
             let link = Link { job: known.job, worker, slots, to, outbox: self.outbox.clone() };
-            master.stepped.on_joined(Box::new(link), moment(now));
+            master.joining.push_back(Box::new(link));
         }
-        master.stepped.on_report(worker, report, moment(now));
+        master.reports.push_back((worker, report));
     }
 
     /// A TaskManager's connection is gone.
-    pub fn on_gone(&mut self, id: TaskManagerId, now: Time) {
+    pub fn on_gone(&mut self, id: TaskManagerId) {
         self.connections.remove(&id);
-        self.doomed.retain(|_, (of, _)| *of != id);
-        for lost in self.resources.on_gone(id) {
-            self.tell_lost(lost, "its TaskManager is gone", now);
+        self.slots().doomed.retain(|_, (of, _)| *of != id);
+        let all = self.slots().resources.on_gone(id);
+        for lost in all {
+            self.tell_lost(lost, "its TaskManager is gone");
         }
     }
 
-    fn tell_lost(&mut self, lost: LostWorker, why: &str, now: Time) {
+    fn tell_lost(&mut self, lost: LostWorker, why: &str) {
         if let Some(master) = self.masters.get_mut(&lost.job) {
             let failure = Failure::new(why);
-            master.stepped.on_report(lost.worker, Report::WorkerFailed { failure }, moment(now));
+            master.reports.push_back((lost.worker, Report::WorkerFailed { failure }));
+        }
+    }
+
+    /// A job's thread looks at its channels, and takes one thing.
+    pub fn on_turn(&mut self, job: JobId, at: Time, now: Time) {
+        let Some(master) = self.masters.get_mut(&job).filter(|master| master.turn_at == Some(at)) else { return };
+        master.turn_at = None;
+        let takes_report = match (master.reports.is_empty(), master.joining.is_empty()) {
+            (false, false) => self.random.bool(),
+            (no_report, _) => !no_report,
+        };
+        if takes_report {
+            let taken = master.reports.pop_front();
+            taken.into_iter().for_each(|(worker, report)| master.stepped.on_report(worker, report, moment(now)));
+        } else {
+            let taken = master.joining.pop_front();
+            taken.into_iter().for_each(|link| master.stepped.on_joined(link, moment(now)));
         }
     }
 
@@ -263,22 +304,19 @@ impl JobManager {
     pub fn conclude(&mut self, now: Time, new_id: &mut u128) -> (Vec<(TaskManagerId, ToTaskManager)>, Vec<Wish>) {
         let mut wishes = Vec::new();
         let mut messages = Vec::new();
-        let decided = std::mem::take(&mut *self.decided.lock().expect("nothing panics while it is held"));
-        let mut sent = std::mem::take(&mut *self.outbox.lock().expect("nothing panics while it is held"));
+        let decided = std::mem::take(&mut *locked(&self.decided));
+        let sent = std::mem::take(&mut *locked(&self.outbox));
         for (job, is_adopted) in decided {
             let has_deployed = sent.iter().any(|(_, message)| is_deployment_of(message, job));
-            for (id, worker) in self.resources.on_adoption_decided(job, is_adopted) {
-                self.end_worker(worker.task_manager, id, worker.slots);
-            }
             wishes.push(Wish::Decided { job, is_adopted, has_deployed });
         }
-        sent.append(&mut self.outbox.lock().expect("nothing panics while it is held"));
         for (to, message) in sent {
             if let ToTaskManager::Command(allocation, command) = &message
                 && matches!(command.command, Command::Shutdown)
             {
-                let job = self.resources.workers().find(|(id, _)| id == allocation).map(|(_, worker)| worker.job);
-                job.into_iter().for_each(|job| self.resources.on_over(job));
+                let mut slots = self.slots();
+                let job = slots.resources.workers().find(|(id, _)| id == allocation).map(|(_, worker)| worker.job);
+                job.into_iter().for_each(|job| slots.resources.on_over(job));
             }
             messages.push((to, message));
         }
@@ -286,15 +324,22 @@ impl JobManager {
             let Some(outcome) = master.stepped.outcome().filter(|_| !master.has_ended) else { continue };
             master.has_ended = true;
             wishes.push(Wish::Ended(*id, outcome.status.is_terminal()));
-            let held = self.resources.on_ended(*id);
+            let held = locked(&self.slots).resources.on_ended(*id);
             messages.extend(held.into_iter().map(|(to, allocation)| (to, ToTaskManager::Release(allocation, false))));
         }
-        let requests = self.resources.allocate(|| {
+        let requests = self.slots().resources.allocate(|| {
             *new_id += 1;
             AllocationId(*new_id)
         });
         messages.extend(requests.into_iter().map(|request| (request.task_manager, ToTaskManager::Request(request))));
         for (id, master) in &mut self.masters {
+            if master.turn_at.is_none() && !(master.reports.is_empty() && master.joining.is_empty()) {
+                // Threads are not always at once on a processor.
+                let delay =
+                    if self.random.u32(0..100) == 0 { self.random.u64(0..50_000) } else { self.random.u64(0..50) };
+                master.turn_at = Some(now + delay);
+                wishes.push(Wish::Turn(*id, now + delay));
+            }
             let Some(deadline) = master.stepped.next_deadline() else { continue };
             // Rounded up: woken a moment early it would be woken without end.
             let at = (deadline.0.as_nanos().div_ceil(1000) as Time).max(now);
@@ -317,4 +362,12 @@ impl JobManager {
 fn is_deployment_of(message: &ToTaskManager, job: JobId) -> bool {
     let ToTaskManager::Command(_, command) = message else { return false };
     matches!(&command.command, Command::Deploy { graph, .. } if graph.job_id == job)
+}
+
+fn send(outbox: &Outbox, to: TaskManagerId, message: ToTaskManager) {
+    locked(outbox).push((to, message));
+}
+
+fn locked<T>(shared: &Mutex<T>) -> MutexGuard<'_, T> {
+    shared.lock().expect("nothing panics while it is held")
 }

@@ -115,6 +115,11 @@ enum Event {
         job: JobId,
         at: Time,
     },
+    Turn {
+        job_manager: u64,
+        job: JobId,
+        at: Time,
+    },
     RequireAgain {
         job_manager: u64,
         job: JobId,
@@ -312,11 +317,18 @@ impl World {
                 let now = self.now;
                 self.with_job_manager(job_manager, |it| it.on_wake(job, at, now));
             }
+            Event::Turn { job_manager, job, at } => {
+                if let Some(until) = self.is_frozen(job_manager) {
+                    return self.at(until, Event::Turn { job_manager, job, at });
+                }
+                let now = self.now;
+                self.with_job_manager(job_manager, |it| it.on_turn(job, at, now));
+            }
             Event::RequireAgain { job_manager, job } => {
                 if let Some(until) = self.is_frozen(job_manager) {
                     return self.at(until, Event::RequireAgain { job_manager, job });
                 }
-                self.with_job_manager(job_manager, |it| it.resources.require_again(job));
+                self.with_job_manager(job_manager, |it| it.slots().resources.require_again(job));
             }
             Event::Ready(at) => self.on_ready(at),
             Event::Exited(at) => self.worker_ends(at),
@@ -418,6 +430,7 @@ impl World {
             match wish {
                 Wish::RequireAgain(job, at) => self.at(at, Event::RequireAgain { job_manager: number, job }),
                 Wish::Wake(job, at) => self.at(at, Event::Wake { job_manager: number, job, at }),
+                Wish::Turn(job, at) => self.at(at, Event::Turn { job_manager: number, job, at }),
                 Wish::Decided { job, is_adopted, has_deployed } => {
                     self.note(|| {
                         format!("{} is adopted by JobManager {number}: {is_adopted}", crate::store::short(job))

@@ -9,6 +9,11 @@ type Decided = Arc<Mutex<Vec<bool>>>;
 impl Scene {
     /// The coordinator dies, its workers do not: another one takes over. None of them has joined it yet.
     fn taken_up(self) -> (Scene, Decided) {
+        self.taken_up_beside(&[])
+    }
+
+    /// The same with workers that are on their way to it: if it does not adopt, they are ended.
+    fn taken_up_beside(self, coming: &[u32]) -> (Scene, Decided) {
         let Scene { graph, root, store, .. } = self;
         let epoch = store.elect();
         let config = JobMasterConfig {
@@ -24,9 +29,13 @@ impl Scene {
         let now = Moment(Duration::from_secs(2_000_000));
         let decided = Decided::default();
         let told = decided.clone();
+        let ended = coming.iter().copied().map(WorkerId).collect();
         let adoption = AdoptionConfig {
             timeout: Duration::from_secs(5),
-            decided: Box::new(move |is_adopted| told.lock().unwrap().push(is_adopted)),
+            decided: Box::new(move |is_adopted| {
+                told.lock().unwrap().push(is_adopted);
+                if is_adopted { Vec::new() } else { ended }
+            }),
         };
         let master = JobMaster::prepare(config, side.view, Box::new(|| 0.5), now).unwrap();
         let master = JobMaster { adoption: Some(adoption), ..master };
@@ -122,6 +131,19 @@ fn a_job_of_which_a_task_is_not_reported_in_time_starts_again_from_its_checkpoin
     assert_eq!((deployment.generation, restored(&deployment)), (Generation(2), Some(1)));
     assert!(deployment.placements.iter().all(|placement| placement.worker == WorkerId(5)));
     assert!(old.take().is_empty(), "what the old leader has started is not used again");
+}
+
+#[test]
+fn a_worker_that_is_ended_on_its_way_to_a_job_that_was_not_adopted_is_never_used() {
+    let (mut scene, decided) = with_checkpoints().taken_up_beside(&[3]);
+    scene.wait(5);
+    scene.is_restarted(&decided);
+    let late = scene.join(3, 2);
+    assert!(late.take().is_empty(), "nobody would tell of its end");
+    scene.is_restarted(&decided);
+    scene.inbox = scene.join(5, 2);
+    let deployment = scene.run_tasks();
+    assert!(deployment.placements.iter().all(|placement| placement.worker == WorkerId(5)));
 }
 
 #[test]

@@ -288,10 +288,9 @@ impl World {
             }
         }
         self.note(|| format!("JobManager {job_manager} has lost host {host}"));
-        let now = self.now;
         self.with_job_manager(job_manager, |it| {
             if it.connections.get(&id) == Some(&number) {
-                it.on_gone(id, now);
+                it.on_gone(id);
             }
         });
         if !self.connections[&number].is_open_at_host {

@@ -1,5 +1,7 @@
 //! What must hold after each event, and at the end.
 
+use std::collections::BTreeSet;
+
 use millstream_model::{
     id::{CheckpointId, ExecutionAttemptId, JobId},
     state::JobStatus,
@@ -27,10 +29,11 @@ impl World {
     /// No JobManager gives a slot to two.
     fn too_many_slots(&self) -> Option<String> {
         for job_manager in self.job_managers.values() {
-            for (id, count) in job_manager.resources.task_managers() {
-                let workers = job_manager.resources.workers().filter(|(_, worker)| worker.task_manager == id);
+            let slots = job_manager.slots();
+            for (id, count) in slots.resources.task_managers() {
+                let workers = slots.resources.workers().filter(|(_, worker)| worker.task_manager == id);
                 let held: u32 = workers.map(|(_, worker)| worker.slots).sum();
-                let doomed = job_manager.doomed.values().filter(|(of, _)| *of == id);
+                let doomed = slots.doomed.values().filter(|(of, _)| *of == id);
                 let held = held + doomed.map(|(_, slots)| slots).sum::<u32>();
                 if held + count.free != count.total {
                     let number = job_manager.number;
@@ -50,10 +53,11 @@ impl World {
         let of =
             |host: usize| self.hosts[host].connection.and_then(|id| self.connections.get(&id)).map(|it| it.job_manager);
         let mine = of(at.host);
-        let Some(resources) = mine.and_then(|id| self.job_managers.get(&id)).map(|it| &it.resources) else { return };
+        let Some(mine_of) = mine.and_then(|id| self.job_managers.get(&id)) else { return };
+        let known: BTreeSet<_> = mine_of.slots().resources.workers().map(|(id, _)| id).collect();
         for (host, other) in self.hosts.iter().enumerate().filter(|(host, _)| of(*host) == mine) {
             for (id, running) in &other.workers {
-                if running.worker.job().id != job || !resources.workers().any(|(known, _)| known == *id) {
+                if running.worker.job().id != job || !known.contains(id) {
                     continue;
                 }
                 let older = running.worker.alive().into_iter().find(|alive| alive.generation < attempt.generation);
@@ -119,9 +123,13 @@ impl World {
         let Some(leader) = self.job_managers.get(&self.leader) else {
             return self.violated("nobody leads".to_owned());
         };
-        let leaked =
-            leader.resources.workers().next().map(|(id, worker)| format!("allocation {} leaks: {worker:?}", id.0));
-        let known = leader.resources.task_managers().count();
+        let leaked = leader
+            .slots()
+            .resources
+            .workers()
+            .next()
+            .map(|(id, worker)| format!("allocation {} leaks: {worker:?}", id.0));
+        let known = leader.slots().resources.task_managers().count();
         if let Some(leaked) = leaked {
             return self.violated(leaked);
         }
