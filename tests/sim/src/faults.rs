@@ -86,6 +86,22 @@ impl Faults {
             let at = random.u64(100_000..HEALED - 12_000_000);
             list.push((at, Fault::random(random, hosts, jobs)));
         }
+        // What happens while the next JobManager decides what it adopts.
+        let elections = list.iter().filter_map(|(at, fault)| match fault {
+            Fault::JobManagerKilled { back } => Some(at + back),
+            _ => None,
+        });
+        for elected in elections.collect::<Vec<_>>() {
+            if random.bool() {
+                let (at, host) = (elected + random.u64(0..600_000), random.usize(0..hosts));
+                let fault = match random.u32(0..3) {
+                    0 => Fault::WorkerKilled { host },
+                    1 => Fault::TaskFails { host },
+                    _ => Fault::ConnectionLost { host },
+                };
+                list.push((at, fault));
+            }
+        }
         list.sort_by_key(|(at, _)| *at);
         Faults { hosts, slots, jobs, duplicates, on_lost, adopt_timeout, patience, list }
     }
