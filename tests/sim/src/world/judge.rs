@@ -68,7 +68,7 @@ impl World {
         }
     }
 
-    /// A job is adopted: nothing was deployed for it, and what it thinks that it runs was begun at the stored generation.
+    /// A job is adopted: nothing was deployed for it, and all that it takes over has begun at the stored generation.
     pub(super) fn judge_adoption(&mut self, number: u64, job: JobId, has_deployed: bool) {
         if has_deployed {
             return self.violated(format!("{} is adopted and deployed", short(job)));
