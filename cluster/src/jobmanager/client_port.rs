@@ -297,7 +297,8 @@ mod tests {
         let old = configuration(&[(store, &path("expired")), (token, &path("token"))]);
         let old = told(&old, &client("expired-ca", "token")).await;
         assert!(old.contains("expired"), "{old}");
-        told(&server, &Configuration::new()).await;
+        let plain = told(&server, &Configuration::new()).await;
+        assert!(plain.contains("was lost"), "{plain}");
         // Keys that others can read are not used.
         fs::set_permissions(path("own"), fs::Permissions::from_mode(0o644)).unwrap();
         let open = tls::of_clients(&server).err().unwrap();

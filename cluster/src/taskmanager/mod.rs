@@ -175,9 +175,6 @@ impl TaskManager {
                 }
                 Parted::Unreachable(_) => {}
             }
-            if lost_at.is_some_and(|lost_at| Instant::now() >= lost_at + self.patience) {
-                return Err(self.abandoned());
-            }
             sleep(pause).await;
             let longest = if lost_at.is_some() { LONGEST_PAUSE_OF_WORKERS } else { LONGEST_PAUSE };
             pause = (pause * 2).min(longest);
@@ -197,9 +194,10 @@ impl TaskManager {
 
     /// Registers with a JobManager, if there is one.
     async fn connect(&self, holdings: &mut Holdings) -> Result<Connected, Parted> {
-        let channel = self.endpoint.connect().await.map_err(|error| Parted::Unreachable(root_cause(&error)))?;
-        // What has ended until now is not held any more. What ends from here on is told later.
+        // What has ended until now is not held any more. What ends from here on is told later. At each try, so that what
+        // workers have to say does not pile up.
         holdings.catch_up();
+        let channel = self.endpoint.connect().await.map_err(|error| Parted::Unreachable(root_cause(&error)))?;
         let (outbox, messages) = mpsc::unbounded_channel();
         let registration = v1::Registration {
             task_manager_id: self.id.to_string(),
