@@ -1,14 +1,6 @@
 //! What an operator is told when it starts: who it is, what it had, and whom it can ask.
 
-use std::{
-    cell::{Cell, RefCell},
-    collections::BTreeMap,
-    future::Future,
-    ops::Range,
-    pin::Pin,
-    rc::Rc,
-    sync::Arc,
-};
+use std::{cell::RefCell, collections::BTreeMap, future::Future, ops::Range, pin::Pin, rc::Rc, sync::Arc};
 
 use millstream_model::{
     config::Configuration,
@@ -19,6 +11,7 @@ use millstream_model::{
 
 use crate::{
     flow::Flow,
+    metrics::{Counter, MetricGroup, MetricRegistry},
     record::{Key, Record},
     state::{KeyedStates, ListState, MapState, ReducingState, Section, SectionKind, ValueState, table::StateValue},
 };
@@ -50,7 +43,7 @@ impl TaskWaker {
     }
 }
 
-/// Sums by name that a task's operators add to, for metrics and for the job's result.
+/// Sums by name that a task's operators add to, for the job's result.
 #[derive(Default, Clone)]
 pub struct Accumulators(Rc<RefCell<BTreeMap<String, Counter>>>);
 
@@ -58,21 +51,6 @@ impl Accumulators {
     /// The sums so far.
     pub fn totals(&self) -> BTreeMap<String, i64> {
         self.0.borrow().iter().map(|(name, counter)| (name.clone(), counter.get())).collect()
-    }
-}
-
-/// One such sum.
-#[derive(Default, Clone, Debug)]
-pub struct Counter(Rc<Cell<i64>>);
-
-impl Counter {
-    #[inline]
-    pub fn add(&self, amount: i64) {
-        self.0.set(self.0.get().wrapping_add(amount));
-    }
-
-    pub fn get(&self) -> i64 {
-        self.0.get()
     }
 }
 
@@ -87,6 +65,7 @@ pub struct RuntimeContext {
     pub(crate) flow: Rc<Flow>,
     pub(crate) services: Rc<dyn Services>,
     pub(crate) accumulators: Accumulators,
+    pub(crate) metrics: MetricRegistry,
     /// This operator's part of the checkpoint it starts from.
     pub(crate) restored: Vec<Section>,
     pub(crate) is_restored: bool,
@@ -104,6 +83,7 @@ pub struct ContextParts {
     pub flow: Rc<Flow>,
     pub services: Rc<dyn Services>,
     pub accumulators: Accumulators,
+    pub metrics: MetricRegistry,
     /// `None` without a checkpoint to start from.
     pub restored: Option<Vec<Section>>,
 }
@@ -120,6 +100,7 @@ impl RuntimeContext {
             flow: parts.flow,
             services: parts.services,
             accumulators: parts.accumulators,
+            metrics: parts.metrics,
             is_restored: parts.restored.is_some(),
             restored: parts.restored.unwrap_or_default(),
             keyed: None,
@@ -157,9 +138,17 @@ impl RuntimeContext {
         self.is_restored
     }
 
-    /// A sum that shows among the task's metrics and, added up over all subtasks, in the job's result.
+    /// A sum that shows among the operator's metrics while the job runs and, added up over all subtasks, in its result.
     pub fn accumulator(&self, name: &str) -> Counter {
-        self.accumulators.0.borrow_mut().entry(name.to_owned()).or_default().clone()
+        let mut all = self.accumulators.0.borrow_mut();
+        // Operators of a task share the sum, and the first of them reports it.
+        all.entry(name.to_owned()).or_insert_with(|| self.metrics().counter(name)).clone()
+    }
+
+    /// Numbers of this operator that show while the job runs, and not in its result.
+    pub fn metrics(&self) -> MetricGroup {
+        let (operator, operator_name) = (self.operator, self.name.clone());
+        MetricGroup { operator, operator_name, registry: self.metrics.clone() }
     }
 
     /// Wakes this task from another thread.

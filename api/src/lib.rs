@@ -10,6 +10,7 @@
 //! |---|---|
 //! | `StreamExecutionEnvironment`, `DataStream`, `KeyedStream` | [`stream`] |
 //! | functions as types, with state, timers and life cycle | [`function`], [`context`] |
+//! | numbers that functions report of themselves | [`metrics`] |
 //! | records, handles, keys | [`record`] |
 //! | state and snapshots | [`state`] |
 //! | sources, sinks and coordinators | [`source`], [`sink`], [`coordinator`], [`builtin`] |
@@ -35,6 +36,7 @@ pub mod function;
 mod graph;
 pub mod head;
 pub mod job;
+pub mod metrics;
 mod operators;
 pub mod output;
 pub mod overflow;

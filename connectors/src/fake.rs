@@ -15,6 +15,7 @@ use millstream_api::{
     factory::{self, Build, Product},
     flow::{Flow, failure_of_panic},
     job::{JobError, PipelineExecutor, RunningJob},
+    metrics::MetricRegistry,
     push::{AnyPush, Push},
     record::Record,
     signal::{Barrier, Signal},
@@ -133,6 +134,7 @@ impl Subtask {
             flow: self.flow.clone(),
             services: self.services.clone(),
             accumulators: self.accumulators.clone(),
+            metrics: MetricRegistry::default(),
             restored,
         });
         let conf = &operator.conf;
@@ -220,6 +222,7 @@ impl<O: Record> SourceJob<O> {
                 flow: subtask.flow,
                 services: subtask.services,
                 accumulators: subtask.accumulators,
+                metrics: MetricRegistry::default(),
                 restored: None,
             });
             let restored_coordinator = restored.and_then(|checkpoint| checkpoint.coordinator.clone());

@@ -23,6 +23,8 @@
 //!   pointer has moved past them.
 //! - Late, repeated and foreign acknowledgements change nothing and are no error.
 
+mod phases;
+
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
     fmt,
@@ -38,6 +40,7 @@ use millstream_model::{
     message::{CheckpointKind, SnapshotStats},
 };
 
+pub use self::phases::{CheckpointPhases, PendingStats, Slowest};
 use crate::clock::Moment;
 
 /// The rules for a job's checkpoints.
@@ -161,8 +164,7 @@ pub struct CompletedStats {
     pub duration: Duration,
     /// Of the files of all subtasks.
     pub state_bytes: u64,
-    /// Of the subtask that aligned longest.
-    pub alignment_nanos_max: u64,
+    pub phases: CheckpointPhases,
 }
 
 /// What is in storage when a coordinator starts.
@@ -220,7 +222,9 @@ struct Pending {
     subtasks: BTreeMap<Subtask, SubtaskState>,
     coordinators: BTreeMap<OperatorId, CoordinatorState>,
     state_bytes: u64,
-    alignment_nanos_max: u64,
+    /// When the barriers could go; until then, when it began.
+    triggered: Moment,
+    phases: CheckpointPhases,
 }
 
 /// How far a checkpoint is, in this order.
@@ -337,6 +341,7 @@ impl CheckpointCoordinator {
         checkpoint: CheckpointId,
         state: SubtaskState,
         stats: SnapshotStats,
+        now: Moment,
     ) -> Vec<Action> {
         let Some(pending) = self.pending_of(attempt.generation, checkpoint) else { return Vec::new() };
         // Before its barriers there is nothing of it to acknowledge.
@@ -344,7 +349,7 @@ impl CheckpointCoordinator {
             return Vec::new();
         }
         pending.state_bytes += state.file.as_ref().map_or(0, |file| file.bytes);
-        pending.alignment_nanos_max = pending.alignment_nanos_max.max(stats.alignment_nanos);
+        pending.phases.on_ack(attempt.subtask, &stats, now.since(pending.triggered));
         pending.subtasks.insert(attempt.subtask, SubtaskState { subtask: attempt.subtask, ..state });
         self.complete()
     }
@@ -393,7 +398,7 @@ impl CheckpointCoordinator {
             id: checkpoint,
             duration: now.since(pending.since),
             state_bytes: pending.state_bytes,
-            alignment_nanos_max: pending.alignment_nanos_max,
+            phases: pending.phases,
         });
 
         let mut actions = vec![Action::Notify { checkpoint }];
@@ -473,6 +478,17 @@ impl CheckpointCoordinator {
         CheckpointStats { in_progress: self.pending.len() as u64, ..self.stats.clone() }
     }
 
+    /// The oldest checkpoint that is under way.
+    pub fn under_way(&self) -> Option<PendingStats> {
+        let (id, pending) = self.pending.first_key_value()?;
+        Some(PendingStats {
+            id: *id,
+            since: pending.since,
+            is_triggered: pending.stage >= Stage::Triggered,
+            missing: pending.missing_subtasks.iter().copied().collect(),
+        })
+    }
+
     /// The durable checkpoints that are kept, ascending.
     pub fn retained(&self) -> impl DoubleEndedIterator<Item = CheckpointId> {
         self.retained.iter().copied()
@@ -533,7 +549,8 @@ impl CheckpointCoordinator {
                 subtasks: BTreeMap::new(),
                 coordinators: BTreeMap::new(),
                 state_bytes: 0,
-                alignment_nanos_max: 0,
+                triggered: now,
+                phases: CheckpointPhases::default(),
             },
         );
         vec![Action::Begin { checkpoint }]
@@ -544,6 +561,8 @@ impl CheckpointCoordinator {
         let pending = self.pending.get_mut(&checkpoint).expect("only pending checkpoints are triggered");
         assert!(pending.missing_coordinators.is_empty(), "checkpoint {checkpoint} lacks coordinators");
         pending.stage = Stage::Triggered;
+        pending.triggered = now;
+        pending.phases.coordinators = now.since(pending.since);
         let mut actions = vec![Action::Trigger { checkpoint, kind: pending.kind }];
         actions.extend(self.begin(now));
         actions

@@ -17,6 +17,7 @@
 //! | whether, when and what to restart | [`failover`] |
 //! | what must survive the coordinator | [`store`] |
 //! | who may write it | [`leadership`] |
+//! | what holds a job back, in words | [`mod@why`] |
 //! | time | [`clock`] |
 //!
 //! One JobMaster per job, each on a thread of its own. There is no async code here yet: what a JobMaster waits for are
@@ -31,6 +32,7 @@ pub mod job_master;
 pub mod leadership;
 pub mod scheduler;
 pub mod store;
+pub mod why;
 
 pub use job_master::{
     AdoptionConfig, Busy, CheckpointRefused, CheckpointStats, ExecutionSnapshot, JobHandle, JobMaster, JobMasterConfig,

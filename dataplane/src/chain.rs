@@ -7,6 +7,7 @@ use millstream_api::{
     factory::{self, Build, Product},
     flow::Flow,
     head::Head,
+    metrics::MetricRegistry,
     push::{AnyPush, TaggedPush},
     source::SourceTask,
     state::Section,
@@ -35,6 +36,7 @@ pub(crate) struct ChainParts<'a> {
     pub(crate) flow: Rc<Flow>,
     pub(crate) services: Rc<dyn Services>,
     pub(crate) accumulators: Accumulators,
+    pub(crate) metrics: MetricRegistry,
     pub(crate) counters: Arc<TaskCounters>,
     pub(crate) limits: Limits,
 }
@@ -136,6 +138,7 @@ impl ChainParts<'_> {
             flow: self.flow.clone(),
             services: self.services.clone(),
             accumulators: self.accumulators.clone(),
+            metrics: self.metrics.clone(),
             restored,
         })
     }

@@ -16,6 +16,7 @@ use millstream_api::{
     coordinator::{CoordinatorActions, OperatorCoordinator},
     factory::{Build, Product},
     flow::{self, Flow},
+    metrics::MetricRegistry,
     panics,
 };
 use millstream_model::{
@@ -243,6 +244,7 @@ fn build(parts: &CoordinatorParts) -> Result<Box<dyn OperatorCoordinator>, Failu
         flow: Flow::default().into(),
         services: std::rc::Rc::new(NoServices),
         accumulators: Accumulators::default(),
+        metrics: MetricRegistry::default(),
         restored: None,
     });
     let build = Build {

@@ -19,6 +19,7 @@ use crossbeam_channel::{Receiver, Sender, unbounded};
 use millstream_api::{
     context::{Accumulators, IoTask, Services, TaskWaker},
     flow::{self, Flow},
+    metrics::MetricRegistry,
     panics,
     state::Section,
 };
@@ -59,6 +60,7 @@ pub(crate) struct Blueprint {
     pub(crate) restored: Option<HashMap<OperatorId, Vec<Section>>>,
     pub(crate) coordinators: HashMap<OperatorId, CoordinatorLine>,
     pub(crate) counters: Arc<TaskCounters>,
+    pub(crate) metrics: MetricRegistry,
     pub(crate) reporter: Reporter,
     pub(crate) uploader: Uploader,
     /// `None` if no task here has to do with other workers.
@@ -260,6 +262,7 @@ fn build(blueprint: Blueprint, waker: Arc<Waker>, runtime: Handle) -> Result<Tas
         flow: flow.clone(),
         services: Rc::new(services),
         accumulators: accumulators.clone(),
+        metrics: blueprint.metrics.clone(),
         counters: blueprint.counters.clone(),
         limits: blueprint.settings.limits,
     }

@@ -160,6 +160,7 @@ impl Task {
             woken: parts.woken,
             flow: parts.flow,
             accumulators: parts.accumulators,
+            stepped: parts.counters.begun(),
             counters: parts.counters,
             reporter: parts.reporter,
             uploader: parts.uploader,
@@ -167,7 +168,6 @@ impl Task {
             step_warning: parts.step_warning,
             dirty: false,
             flushed: now,
-            stepped: now,
             spending: Spent::Idle,
         }
     }
@@ -218,26 +218,26 @@ impl Task {
     /// Runs for a short while.
     pub(crate) fn step(&mut self) -> Step {
         let started = clock::now();
-        self.counters.spent(self.spending, (started - self.stepped).as_nanos() as u64);
+        self.counters.spent(self.spending, (started - self.stepped).as_nanos() as u64, Spent::Busy);
         self.flow.set_now_millis(clock::wall_millis());
         let mut next = Step::Done;
         let outcome = self.guarded(|task| {
             next = task.run(started)?;
             Ok(())
         });
+        self.stepped = clock::now();
+        let busy = self.stepped - started;
+        self.spending = if self.flow.halted() { Spent::Backpressured } else { Spent::Idle };
+        self.counters.spent(Spent::Busy, busy.as_nanos() as u64, self.spending);
         if outcome == Step::Done {
             return Step::Done;
         }
-        self.stepped = clock::now();
         if let Work::Gate { input, .. } = &mut self.work {
             input.end_step(self.stepped);
         }
-        let busy = self.stepped - started;
-        self.counters.spent(Spent::Busy, busy.as_nanos() as u64);
         if busy > self.step_warning && !self.step_warning.is_zero() {
             tracing::debug!(task = %self.name, subtask = self.attempt.subtask.index, ?busy, "a step kept its slot for long");
         }
-        self.spending = if self.flow.halted() { Spent::Backpressured } else { Spent::Idle };
         next
     }
 
@@ -516,5 +516,11 @@ impl Task {
         if closed.is_err() {
             tracing::warn!(task = %self.name, "an operator panicked while it was closed");
         }
+    }
+}
+
+impl Drop for Task {
+    fn drop(&mut self) {
+        self.counters.ended(clock::now());
     }
 }

@@ -9,14 +9,14 @@ use std::{
 };
 
 use crossbeam_channel::{Receiver, Sender, select, tick, unbounded};
-use millstream_api::signal::Barrier;
+use millstream_api::{metrics::MetricRegistry, signal::Barrier};
 use millstream_model::{
     config::{self, Threading},
     deployment::{CoordinatorState, Deployment, Placement},
     fault::Failure,
     id::{CheckpointId, ExecutionAttemptId, Generation, JobVertexId, LeaderEpoch, OperatorId, Subtask, WorkerId},
     job_graph::JobGraph,
-    message::{CheckpointKind, Command, FromWorker, Report, TaskStatus, ToWorker},
+    message::{CheckpointKind, Command, FromWorker, Report, TaskName, TaskStatus, ToWorker},
     state::ExecutionState,
 };
 use millstream_shuffle::{
@@ -28,6 +28,7 @@ use millstream_storage::{CheckpointDirectory, local_path};
 use tokio::runtime::Runtime;
 
 use crate::{
+    clock,
     coordinator::{self, CoordinatorLine, CoordinatorMail, CoordinatorParts, CoordinatorSnapshot, SubtaskLine},
     metrics::TaskCounters,
     network::Network,
@@ -163,7 +164,7 @@ struct RunningJob {
     /// The mailbox of each subtask's thread.
     tasks: BTreeMap<Subtask, SlotMailbox>,
     sources: Vec<Subtask>,
-    counters: Vec<(ExecutionAttemptId, Arc<TaskCounters>)>,
+    counters: Vec<(ExecutionAttemptId, Arc<TaskCounters>, MetricRegistry)>,
     threads: Vec<JoinHandle<()>>,
     coordinators: HashMap<OperatorId, CoordinatorLine>,
     snapshots: Receiver<CoordinatorSnapshot>,
@@ -373,10 +374,16 @@ impl Control {
     }
 
     fn report_metrics(&self) {
-        let tasks = self.job.iter().flat_map(|job| &job.counters);
-        let tasks: Vec<_> = tasks.map(|(attempt, counters)| (*attempt, counters.snapshot())).collect();
+        let now = clock::now();
+        let all = self.job.iter().flat_map(|job| &job.counters);
+        let tasks: Vec<_> = all.clone().map(|(attempt, counters, _)| (*attempt, counters.report(now))).collect();
         if !tasks.is_empty() {
             self.reporter.send(Report::Metrics { tasks });
+        }
+        let tasks = all.map(|(attempt, _, metrics)| (*attempt, metrics.report()));
+        let tasks: Vec<_> = tasks.filter(|(_, metrics)| !metrics.is_empty()).collect();
+        if !tasks.is_empty() {
+            self.reporter.send(Report::OperatorMetrics { tasks });
         }
         let peers = self.exchange.as_ref().map(|(exchange, _)| exchange.metrics()).unwrap_or_default();
         if !peers.is_empty() {
@@ -483,6 +490,7 @@ impl Control {
                 exchange.attach(peer, address, channels);
             }
         }
+        self.report_names(graph, deployment);
         for placement in self.own(deployment) {
             let subtask = placement.subtask;
             let attempt = ExecutionAttemptId { subtask, generation: deployment.generation };
@@ -492,8 +500,9 @@ impl Control {
             if gate.is_none() {
                 job.sources.push(subtask);
             }
-            let counters = Arc::new(TaskCounters::new());
-            job.counters.push((attempt, counters.clone()));
+            let counters = Arc::new(TaskCounters::new(clock::now()));
+            let metrics = MetricRegistry::default();
+            job.counters.push((attempt, counters.clone(), metrics.clone()));
             let restored = restored.as_ref().map(|state| {
                 let of = |operator: OperatorId| (operator, state.of(operator, job_vertex, subtask.index));
                 job_vertex.operators.iter().map(|operator| of(operator.id)).collect()
@@ -508,6 +517,7 @@ impl Control {
                 restored,
                 coordinators: job.coordinators.clone(),
                 counters,
+                metrics,
                 reporter: self.reporter.clone(),
                 uploader: uploader.clone(),
                 drive: drive.clone(),
@@ -520,6 +530,17 @@ impl Control {
         self.job = Some(job);
         // After the tasks, whose mailboxes keep order: a coordinator's first event must find its subtask.
         starting.into_iter().try_for_each(|(parts, mails)| coordinator::start(parts, mails))
+    }
+
+    fn report_names(&self, graph: &JobGraph, deployment: &Deployment) {
+        let name_of = |placement: &Placement| {
+            let Placement { subtask, .. } = *placement;
+            let vertex = &graph.vertices[graph.vertex_index(subtask.vertex)?];
+            let attempt = ExecutionAttemptId { subtask, generation: deployment.generation };
+            Some(TaskName { attempt, name: vertex.name.clone() })
+        };
+        let tasks = self.own(deployment).filter_map(name_of).collect();
+        self.reporter.send(Report::Deployed { job_name: graph.name.clone(), tasks });
     }
 
     fn line(&self, peer: WorkerId) -> Result<PeerLine, Failure> {

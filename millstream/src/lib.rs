@@ -53,7 +53,7 @@ pub mod worker_process;
 
 pub use millstream_api::{
     AsyncRetry, AsyncWait, InvalidGraph, Record, WatermarkStrategy, context, coordinator, flow::fail, function, job,
-    push, record, sink, source, state, stream,
+    metrics, push, record, sink, source, state, stream,
 };
 pub use millstream_connectors as connectors;
 pub use millstream_macros::main;
@@ -64,13 +64,14 @@ pub use role::args;
 pub mod prelude {
     pub use millstream_api::{
         AsyncRetry, AsyncWait, Record, WatermarkStrategy,
-        context::{Counter, RuntimeContext},
+        context::RuntimeContext,
         flow::fail,
         function::{
             AsyncFunction, CoProcessFunction, KeyedCoProcessFunction, KeyedContext, KeyedProcessFunction,
             ProcessContext, ProcessFunction, Timer,
         },
         job::{Collected, JobClient, JobError, JobExecutionResult},
+        metrics::{Counter, Gauge, MetricGroup},
         push::{Out, OutputTag},
         record::{Key, List},
         state::{ListState, MapState, ReducingState, ValueState},

@@ -15,6 +15,7 @@
 //! | what a client submits | [`job_graph`] |
 //! | what a worker needs to start tasks | [`deployment`] |
 //! | what the planes tell each other | [`message`] |
+//! | how fast a task goes | [`rates`] |
 //! | states of tasks and jobs, and the legal changes between them | [`state`] |
 //! | why something failed, and what may be done about it | [`fault`] |
 //! | configuration keys | [`config`] |
@@ -26,5 +27,6 @@ pub mod id;
 pub mod job_graph;
 pub mod key_group;
 pub mod message;
+pub mod rates;
 pub mod state;
 pub mod time;

@@ -102,6 +102,10 @@ pub enum Report {
     Result { attempt: ExecutionAttemptId, result: TaskResult },
     /// Counters of running tasks, sent about once a second and when a task ends.
     Metrics { tasks: Vec<(ExecutionAttemptId, TaskMetrics)> },
+    /// What the tasks of a new deployment are called, for those who show their numbers without knowing the job graph.
+    Deployed { job_name: String, tasks: Vec<TaskName> },
+    /// What functions say of themselves, sent with the counters: the newest values of all.
+    OperatorMetrics { tasks: Vec<(ExecutionAttemptId, Vec<OperatorMetric>)> },
     /// How the worker's connections to its peers are doing, sent with the counters.
     Shuffle { peers: Vec<(WorkerId, ShuffleMetrics)> },
     /// The worker itself cannot go on, or a message could not be obeyed.
@@ -152,6 +156,8 @@ pub struct TaskMetrics {
     pub backpressured_nanos: u64,
     /// The longest time that one step kept its slot from others.
     pub longest_step_nanos: u64,
+    /// The same of the steps since the report before, one that has not ended among them.
+    pub recent_step_nanos: u64,
     /// Bytes that wait in front of the task.
     pub input_queue_bytes: u64,
     /// Bytes of room that senders were promised and that is not free again; and how much of it there may be for now, which
@@ -160,6 +166,30 @@ pub struct TaskMetrics {
     pub input_target_bytes: u64,
     /// The watermark, as milliseconds; `i64::MIN` before the first.
     pub watermark_millis: i64,
+}
+
+/// A task and the name of its vertex.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TaskName {
+    pub attempt: ExecutionAttemptId,
+    pub name: String,
+}
+
+/// A number that a function reports of itself.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct OperatorMetric {
+    pub operator: OperatorId,
+    pub operator_name: String,
+    pub name: String,
+    pub value: MetricValue,
+}
+
+/// What is reported under a name.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub enum MetricValue {
+    /// It only grows, as a rule.
+    Counter(i64),
+    Gauge(f64),
 }
 
 /// The connection to one peer, since it was made. Credit is counted over the channels of running deployments.

@@ -3,7 +3,8 @@
 use std::{borrow::Cow, collections::VecDeque, fmt, rc::Rc, str::Utf8Error};
 
 use millstream_api::{
-    context::{Counter, RuntimeContext, Services, TaskWaker},
+    context::{RuntimeContext, Services, TaskWaker},
+    metrics::Counter,
     source::{SourceOut, SourceReader, SourceSnapshot, SourceStatus},
 };
 use millstream_model::{fault::Failure, id::OperatorId};

@@ -9,7 +9,8 @@
 use std::borrow::Cow;
 
 use millstream_api::{
-    context::{Counter, RuntimeContext},
+    context::RuntimeContext,
+    metrics::Counter,
     source::{Source, SourceOut, SourceReader, SourceSnapshot, SourceStatus},
 };
 use millstream_model::fault::Failure;

@@ -48,7 +48,7 @@ fn subtasks() -> Vec<Subtask> {
 fn ack(coordinator: &mut CheckpointCoordinator, subtask: Subtask, generation: Generation, number: u64) -> Vec<Action> {
     let attempt = ExecutionAttemptId { subtask, generation };
     let state = SubtaskState { subtask, file: None };
-    coordinator.on_ack(attempt, CheckpointId(number), state, SnapshotStats::default())
+    coordinator.on_ack(attempt, CheckpointId(number), state, SnapshotStats::default(), at(0))
 }
 
 fn coordinator_ack(coordinator: &mut CheckpointCoordinator, number: u64, seconds: u64) -> Vec<Action> {

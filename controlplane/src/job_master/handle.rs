@@ -206,7 +206,7 @@ mod tests {
         let (handle, side) = JobHandle::new(JobId(1));
         let limit = Duration::from_millis(1);
         assert_eq!(handle.execution(limit), Err(Busy { job: JobId(1), waited: limit }));
-        let last = ExecutionSnapshot { taken_at: Default::default(), history: Vec::new(), tasks: Vec::new() };
+        let last = ExecutionSnapshot::default();
         side.view.lock().last_snapshot = Some(last.clone());
         drop(side);
         assert_eq!(handle.execution(Duration::from_secs(60)), Ok(Some(last)));

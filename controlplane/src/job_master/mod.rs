@@ -64,9 +64,10 @@ use crossbeam_channel::{Receiver, Sender};
 use millstream_model::{
     config::{self, BadValue, CheckpointRetention},
     fault::{Failure, Remedy},
-    id::{CheckpointId, Generation, JobId, JobVertexId, LeaderEpoch, WorkerId},
+    id::{CheckpointId, Generation, JobId, JobVertexId, LeaderEpoch, Subtask, WorkerId},
     job_graph::JobGraph,
     message::{Command, FromWorker, Report, ToWorker},
+    rates::RateWindow,
     state::{ExecutionState, JobStatus},
 };
 
@@ -159,6 +160,7 @@ pub struct JobMaster {
     waiting: Vec<(CheckpointId, Sender<Result<CheckpointId, CheckpointRefused>>)>,
     started: Moment,
     restarts: u32,
+    rates: BTreeMap<Subtask, RateWindow>,
     jitter: Jitter,
     /// Of a job that was taken up, until it is decided.
     adoption: Option<AdoptionConfig>,
@@ -248,6 +250,7 @@ impl JobMaster {
             waiting: Vec::new(),
             started: now,
             restarts: 0,
+            rates: BTreeMap::new(),
             jitter,
             adoption: None,
         })
@@ -314,8 +317,8 @@ impl JobMaster {
 
     fn on_report(&mut self, worker: WorkerId, report: Report, now: Moment) {
         match report {
-            // What it offers is known from its link.
-            Report::Registered { .. } => {}
+            // What it offers is known from its link; names are in the graph; and functions speak to those who watch.
+            Report::Registered { .. } | Report::Deployed { .. } | Report::OperatorMetrics { .. } => {}
             Report::Status { tasks } => {
                 if let Phase::Adopting(adoption) = &mut self.phase {
                     let verdict = adoption.on_status(worker, &tasks);
@@ -348,7 +351,7 @@ impl JobMaster {
                 _ => drop(self.execution.on_end_of_data(attempt)),
             },
             Report::CheckpointAck { attempt, checkpoint, state, stats } => {
-                let actions = self.checkpoints.on_ack(attempt, checkpoint, state, stats);
+                let actions = self.checkpoints.on_ack(attempt, checkpoint, state, stats, now);
                 self.apply(actions, now);
             }
             Report::CoordinatorAck { generation, checkpoint, state } => {
@@ -363,7 +366,12 @@ impl JobMaster {
             Report::Metrics { tasks } => {
                 for (attempt, metrics) in tasks {
                     if self.execution.on_metrics(attempt, metrics) {
-                        self.view.lock().metrics.tasks.insert(attempt.subtask, metrics);
+                        let window = self.rates.entry(attempt.subtask).or_default();
+                        window.push(metrics);
+                        let rates = window.rates();
+                        let mut view = self.view.lock();
+                        view.metrics.tasks.insert(attempt.subtask, metrics);
+                        view.metrics.rates.extend(rates.map(|rates| (attempt.subtask, rates)));
                     }
                 }
             }
@@ -497,6 +505,7 @@ impl JobMaster {
         view.metrics.tasks_total = counts.total();
         view.metrics.tasks_running = counts.of(ExecutionState::Running);
         view.metrics.tasks_by_state = counts;
+        view.metrics.status_since = self.execution.history().last().map(|(_, at)| *at).unwrap_or_default();
         view.metrics.last_modification = last_modification;
         view.metrics.checkpoints = self.checkpoints.stats();
         view.metrics.restarts = self.restarts;

@@ -6,6 +6,7 @@ use millstream_model::{
     fault::Failure,
     id::{JobId, JobVertexId, OperatorId, Subtask, WorkerId},
     message::{ShuffleMetrics, TaskMetrics},
+    rates::TaskRates,
     state::JobStatus,
 };
 
@@ -42,11 +43,15 @@ pub struct JobTimings {
 pub struct JobMetrics {
     /// The newest of each subtask.
     pub tasks: BTreeMap<Subtask, TaskMetrics>,
+    /// How fast each subtask went in the last seconds of which it has reported.
+    pub rates: BTreeMap<Subtask, TaskRates>,
     /// The newest of each connection, as the first worker sees it.
     pub shuffle: BTreeMap<(WorkerId, WorkerId), ShuffleMetrics>,
     pub tasks_total: u32,
     pub tasks_running: u32,
     pub tasks_by_state: TaskCounts,
+    /// When the job entered the state that it is in.
+    pub status_since: Moment,
     /// When the job or a task of it last changed its state.
     pub last_modification: Moment,
     pub checkpoints: CheckpointStats,

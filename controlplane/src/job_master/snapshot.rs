@@ -3,23 +3,27 @@
 use millstream_model::{
     id::{SlotIndex, Subtask, WorkerId},
     message::TaskMetrics,
+    rates::TaskRates,
     state::{ExecutionState, JobStatus},
 };
 
 use super::{JobMaster, outcome::JobMetrics};
 use crate::{
+    checkpoint::PendingStats,
     clock::Moment,
     execution_graph::{ExecutionGraph, ExecutionVertex},
 };
 
 /// A job and all of its tasks.
-#[derive(Clone, PartialEq, Debug)]
+#[derive(Clone, PartialEq, Debug, Default)]
 pub struct ExecutionSnapshot {
     pub taken_at: Moment,
     /// When the job entered each state so far, in order.
     pub history: Vec<(JobStatus, Moment)>,
     /// In the order of the job graph's vertices, and by index within each.
     pub tasks: Vec<TaskSnapshot>,
+    /// The oldest checkpoint that is not complete.
+    pub checkpoint_under_way: Option<PendingStats>,
 }
 
 /// The newest attempt of a subtask.
@@ -34,6 +38,8 @@ pub struct TaskSnapshot {
     pub history: Vec<(ExecutionState, Moment)>,
     /// `None` before it has reported any.
     pub metrics: Option<TaskMetrics>,
+    /// `None` before it has reported any twice.
+    pub rates: Option<TaskRates>,
 }
 
 /// How many tasks are in each state.
@@ -64,6 +70,7 @@ impl TaskSnapshot {
             state: state_of(vertex),
             history: execution.map(|execution| execution.history().to_vec()).unwrap_or_default(),
             metrics: metrics.tasks.get(&vertex.subtask).copied(),
+            rates: metrics.rates.get(&vertex.subtask).copied(),
         }
     }
 }
@@ -76,6 +83,7 @@ impl JobMaster {
             taken_at: now,
             history: self.execution.history().to_vec(),
             tasks: vertices.map(|vertex| TaskSnapshot::of(vertex, &view.metrics)).collect(),
+            checkpoint_under_way: self.checkpoints.under_way(),
         }
     }
 }

@@ -10,8 +10,8 @@ impl Configuration {
         for (variable, value) in variables {
             let variable = variable.as_ref();
             if variable.starts_with(PREFIX) {
-                let key = key_of(variable).unwrap_or(variable);
-                self.set_text(key, value.as_ref(), Origin::Environment { variable: variable.to_owned() });
+                let key = key_of(variable).unwrap_or_else(|| variable.to_owned());
+                self.set_text(&key, value.as_ref(), Origin::Environment { variable: variable.to_owned() });
             }
         }
     }
@@ -24,9 +24,11 @@ pub(super) fn variable_of(key: &str) -> String {
     format!("{PREFIX}{}", key.replace(['.', '-'], "_").to_ascii_uppercase())
 }
 
-/// The name that a variable sets: that of a key, or an alias.
-fn key_of(variable: &str) -> Option<&'static str> {
-    keys::all().flat_map(|key| key.names()).find(|name| variable_of(name) == variable)
+/// The name that a variable sets: that of a key, or an alias, or that of a key with a name of the user's in it, in lower
+/// case.
+fn key_of(variable: &str) -> Option<String> {
+    let known = keys::all().flat_map(|key| key.names()).find(|name| variable_of(name) == variable);
+    known.map(str::to_owned).or_else(|| keys::all().find_map(|key| key.named_by_variable(variable)))
 }
 
 #[cfg(test)]

@@ -12,7 +12,8 @@
 //! | the keys themselves | [`keys`] |
 //! | what a key is | [`key`] |
 //! | what was set, and the typed look at it | [`Configuration`] (`settings`) |
-//! | the types of values and their text forms | [`value`], [`words`], [`duration`], [`memory_size`], [`collection`] |
+//! | the types of values and their text forms | [`value`], [`words`], [`duration`], [`memory_size`], [`collection`], [`port_range`] |
+//! | keys for each of several things that users name | `named` |
 //! | where a value came from, and which of two wins | [`origin`] |
 //! | reading files, arguments and the environment | `yaml`, `flink_conf`, `dynamic`, `environment` |
 //! | unknown and contradicting keys | [`warning`], `nearest`, `contradiction` |
@@ -31,8 +32,10 @@ mod flink_conf;
 pub mod key;
 pub mod keys;
 pub mod memory_size;
+mod named;
 mod nearest;
 pub mod origin;
+pub mod port_range;
 pub mod reference;
 mod settings;
 pub mod value;
@@ -47,6 +50,7 @@ pub use key::{Definition, Key};
 pub use keys::*;
 pub use memory_size::MemorySize;
 pub use origin::Origin;
+pub use port_range::PortRange;
 pub use settings::{BadValue, BadValues, Configuration};
 pub use value::Value;
 pub use warning::Warning;

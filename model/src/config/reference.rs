@@ -78,6 +78,7 @@ name wins where both are set in the same place.
 | memory size | a whole number and `b`, `kb`, `mb`, `gb` or `tb`, in steps of 1024; bytes without a unit | `64mb`, `1 g` |
 | list | a list of YAML, or parts between `;` | `a;b;'with;semicolon'` |
 | map | `key:value` between `,` | `k1:v1,k2:v2` |
+| ports | a port, a range, or several of these between `,` | `9249`, `9249-9260` |
 | words | one of those listed; case, `-` and `_` do not matter | `EXACTLY_ONCE` |
 ";
 

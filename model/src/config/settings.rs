@@ -45,6 +45,12 @@ impl Configuration {
         key.parse(&setting.text).map_err(|expected| BadValue::new(name, setting, expected))
     }
 
+    /// The value of a key that was set under this name, else the key's default.
+    pub(super) fn get_as<T: Value>(&self, key: &Key<T>, name: &str) -> Result<T, BadValue> {
+        let Some(setting) = self.settings.get(name) else { return Ok(default_of(key)) };
+        key.parse(&setting.text).map_err(|expected| BadValue::new(name, setting, expected))
+    }
+
     /// Sets a key in the program: no other layer counts more.
     pub fn set<T: Value>(&mut self, key: &Key<T>, value: T) -> &mut Configuration {
         self.set_text(key.name(), &value.to_text(), Origin::Program);

@@ -63,6 +63,20 @@ words! {
         Syscall = "syscall",
     }
 
+    /// Who is told the numbers of a cluster.
+    MetricReporterKind {
+        /// Prometheus, which asks for them.
+        Prometheus = "prometheus" | "org.apache.flink.metrics.prometheus.PrometheusReporterFactory",
+        /// A collector of OpenTelemetry, to which they are sent.
+        Otlp = "otlp" | "org.apache.flink.metrics.otel.OpenTelemetryMetricReporterFactory",
+    }
+
+    /// How a collector of OpenTelemetry is spoken to.
+    OtlpProtocol {
+        Grpc = "gRPC",
+        Http = "HTTP",
+    }
+
     /// Whether results are updated as input arrives, or final ones are given at the end of a bounded input.
     RuntimeMode {
         Streaming = "STREAMING",

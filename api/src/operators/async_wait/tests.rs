@@ -19,6 +19,7 @@ use super::{closures::*, *};
 use crate::{
     context::{Accumulators, ContextParts, IoTask, RuntimeContext, TaskWaker},
     factory::encode_conf,
+    metrics::MetricRegistry,
     push::{AnyPush, Push},
     signal::Barrier,
     state::{Section, Snapshot},
@@ -94,6 +95,7 @@ impl Rig {
             flow: flow.clone(),
             services: services.clone(),
             accumulators: Accumulators::default(),
+            metrics: MetricRegistry::default(),
             restored,
         });
         let conf = encode_conf(&(settings, ()));

@@ -19,6 +19,7 @@ macro_rules! group {
 mod checkpointing;
 mod cluster;
 mod execution;
+mod metrics;
 mod pipeline;
 mod restart;
 mod security;
@@ -28,6 +29,7 @@ mod taskmanager;
 pub use checkpointing::*;
 pub use cluster::*;
 pub use execution::*;
+pub use metrics::*;
 pub use pipeline::*;
 pub use restart::*;
 pub use security::*;
@@ -44,16 +46,17 @@ pub struct Group {
 }
 
 /// All groups, in the order of the reference page.
-pub const GROUPS: &[Group] = &[PIPELINE, EXECUTION, CHECKPOINTING, RESTART, TASKMANAGER, SHUFFLE, CLUSTER, SECURITY];
+pub const GROUPS: &[Group] =
+    &[PIPELINE, EXECUTION, CHECKPOINTING, RESTART, TASKMANAGER, SHUFFLE, CLUSTER, METRICS, SECURITY];
 
 /// All keys, in the order of the reference page.
 pub fn all() -> impl Iterator<Item = &'static Definition> {
     GROUPS.iter().flat_map(|group| group.keys.iter().copied())
 }
 
-/// The key that has this name or alias.
+/// The key that has this name or alias, or that has it for something that users name.
 pub fn find(name: &str) -> Option<&'static Definition> {
-    all().find(|key| key.names().any(|known| known == name))
+    all().find(|key| key.names().any(|known| known == name) || key.name_in(name).is_some())
 }
 
 #[cfg(test)]
