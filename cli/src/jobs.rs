@@ -18,7 +18,7 @@ pub struct Cluster {
     jobmanager: Option<String>,
     /// How the answer is shown
     #[arg(long, value_enum, default_value = "text")]
-    output: Form,
+    pub(crate) output: Form,
     /// Configuration of this command
     #[arg(short = 'D', value_name = "key=value")]
     settings: Vec<OsString>,
@@ -39,13 +39,17 @@ pub struct ListOptions {
 #[derive(Args)]
 pub struct JobOptions {
     #[command(flatten)]
-    cluster: Cluster,
+    pub(crate) cluster: Cluster,
     /// The job's id, as `millstream list` shows it
-    job: JobId,
+    pub(crate) job: JobId,
 }
 
 impl Cluster {
-    fn ask<R>(&self, ask: impl AsyncFnOnce(Client) -> Result<R>) -> Result<R> {
+    /// Has a client ask it something.
+    ///
+    /// # Errors
+    /// If it cannot be reached, and those of `ask`.
+    pub(crate) fn ask<R>(&self, ask: impl AsyncFnOnce(Client) -> Result<R>) -> Result<R> {
         let configuration = settings::load(&self.settings)?;
         let address = settings::jobmanager(self.jobmanager.as_deref(), &configuration)?;
         let access = Access::configured(&configuration)?;

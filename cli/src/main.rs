@@ -6,6 +6,7 @@
 //! | `millstream info` | [`info`]: reads the file, asks its `main` for the job ([`plan`]), shows both ([`graphviz`], [`json`]) |
 //! | `millstream run` | [`run`]: has a program's jobs run on a cluster |
 //! | `millstream list`, `status`, `cancel` | [`jobs`] of a cluster |
+//! | `millstream why` | [`why`]: what holds a job back |
 //! | `millstream jobmanager`, `taskmanager` | [`daemon`]: the processes of a cluster |
 //! | `millstream standalone-job` | [`standalone_job`]: a JobManager for one application |
 //! | `millstream local` | [`local`]: becomes the artifact's program, with several worker processes |
@@ -23,6 +24,7 @@ mod run;
 mod scaffold;
 mod settings;
 mod standalone_job;
+mod why;
 
 use std::process::ExitCode;
 
@@ -55,6 +57,8 @@ enum Verb {
     List(jobs::ListOptions),
     /// Show how a job is doing
     Status(jobs::JobOptions),
+    /// Say what holds a job back now
+    Why(jobs::JobOptions),
     /// End a job
     Cancel(jobs::JobOptions),
     /// Be the JobManager of a cluster
@@ -89,6 +93,7 @@ fn main() -> ExitCode {
         Verb::Run(options) => run::run(&options),
         Verb::List(options) => jobs::list(&options),
         Verb::Status(options) => jobs::job_status(&options),
+        Verb::Why(options) => why::run(&options),
         Verb::Cancel(options) => jobs::cancel(&options),
         Verb::Jobmanager(options) => daemon::jobmanager(&options),
         Verb::StandaloneJob(options) => standalone_job::run(&options),

@@ -88,6 +88,34 @@ pub struct TriggerCheckpointResponse {
     #[prost(uint64, tag = "1")]
     pub checkpoint_id: u64,
 }
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ExplainJobRequest {
+    #[prost(string, tag = "1")]
+    pub job_id: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ExplainJobResponse {
+    /// Never none: that nothing holds the job back is one, too.
+    #[prost(message, repeated, tag = "1")]
+    pub findings: ::prost::alloc::vec::Vec<Finding>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Finding {
+    #[prost(enumeration = "Severity", tag = "1")]
+    pub severity: i32,
+    /// For programs, one of: Ended, NotRunning, Starting, Restarted, Bottleneck, Transfer, Busy, Skew, LongStep, Checkpoint,
+    /// Nothing. There may be more of them in later versions.
+    #[prost(string, tag = "2")]
+    pub kind: ::prost::alloc::string::String,
+    /// Whom it is about, if one: in 32 hexadecimal digits, as REST shows it.
+    #[prost(string, optional, tag = "3")]
+    pub vertex_id: ::core::option::Option<::prost::alloc::string::String>,
+    #[prost(uint32, optional, tag = "4")]
+    pub subtask: ::core::option::Option<u32>,
+    /// For people: what it is, and what can be done.
+    #[prost(string, tag = "5")]
+    pub text: ::prost::alloc::string::String,
+}
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct GetClusterRequest {}
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -176,6 +204,41 @@ pub struct Failure {
     pub position: ::core::option::Option<::prost::alloc::string::String>,
     #[prost(string, optional, tag = "4")]
     pub backtrace: ::core::option::Option<::prost::alloc::string::String>,
+}
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum Severity {
+    Unspecified = 0,
+    /// It holds the job back.
+    Problem = 1,
+    /// It may, before long.
+    Warning = 2,
+    /// Good to know.
+    Note = 3,
+}
+impl Severity {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "SEVERITY_UNSPECIFIED",
+            Self::Problem => "SEVERITY_PROBLEM",
+            Self::Warning => "SEVERITY_WARNING",
+            Self::Note => "SEVERITY_NOTE",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "SEVERITY_UNSPECIFIED" => Some(Self::Unspecified),
+            "SEVERITY_PROBLEM" => Some(Self::Problem),
+            "SEVERITY_WARNING" => Some(Self::Warning),
+            "SEVERITY_NOTE" => Some(Self::Note),
+            _ => None,
+        }
+    }
 }
 /// Flink's JobStatus.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
@@ -527,6 +590,31 @@ pub mod job_submission_client {
                 );
             self.inner.unary(req, path, codec).await
         }
+        /// What holds a job back now, the most important first. NOT_FOUND if there is none with this id.
+        pub async fn explain_job(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ExplainJobRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ExplainJobResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/millstream.v1.JobSubmission/ExplainJob",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("millstream.v1.JobSubmission", "ExplainJob"));
+            self.inner.unary(req, path, codec).await
+        }
         /// The TaskManagers and their slots.
         pub async fn get_cluster(
             &mut self,
@@ -633,6 +721,14 @@ pub mod job_submission_server {
             request: tonic::Request<super::TriggerCheckpointRequest>,
         ) -> std::result::Result<
             tonic::Response<super::TriggerCheckpointResponse>,
+            tonic::Status,
+        >;
+        /// What holds a job back now, the most important first. NOT_FOUND if there is none with this id.
+        async fn explain_job(
+            &self,
+            request: tonic::Request<super::ExplainJobRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ExplainJobResponse>,
             tonic::Status,
         >;
         /// The TaskManagers and their slots.
@@ -1070,6 +1166,51 @@ pub mod job_submission_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = TriggerCheckpointSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/millstream.v1.JobSubmission/ExplainJob" => {
+                    #[allow(non_camel_case_types)]
+                    struct ExplainJobSvc<T: JobSubmission>(pub Arc<T>);
+                    impl<
+                        T: JobSubmission,
+                    > tonic::server::UnaryService<super::ExplainJobRequest>
+                    for ExplainJobSvc<T> {
+                        type Response = super::ExplainJobResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::ExplainJobRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as JobSubmission>::explain_job(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ExplainJobSvc(inner);
                         let codec = tonic_prost::ProstCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(

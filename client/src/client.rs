@@ -183,6 +183,15 @@ impl Client {
         Ok(taken.map_err(|status| self.of_job(job, &status))?.into_inner().checkpoint_id)
     }
 
+    /// What holds a job back now, the most important first.
+    ///
+    /// # Errors
+    /// If there is no such job.
+    pub async fn why(&mut self, job: JobId) -> Result<Vec<v1::Finding>, ClientError> {
+        let explained = self.calls.explain_job(v1::ExplainJobRequest { job_id: job.to_string() }).await;
+        Ok(explained.map_err(|status| self.of_job(job, &status))?.into_inner().findings)
+    }
+
     /// The TaskManagers.
     ///
     /// # Errors

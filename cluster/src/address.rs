@@ -3,7 +3,7 @@
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 
 use millstream_model::{
-    config::{Configuration, SECURITY_INSECURE},
+    config::{Configuration, PortRange, SECURITY_INSECURE},
     fault::Failure,
 };
 use tokio::net::TcpListener;
@@ -50,6 +50,27 @@ pub(crate) async fn listen(
         };
         Failure::fatal(format!("cannot open port {address} ({keys}): {cause}{hint}"))
     })
+}
+
+/// Opens the first of `ports` that nobody has. Otherwise as [`listen`].
+pub(crate) async fn listen_at_first_free(
+    host: &str,
+    ports: &PortRange,
+    keys: &str,
+    protection: Protection,
+    configuration: &Configuration,
+) -> Result<TcpListener, Failure> {
+    let mut last = Failure::fatal(format!("no port is configured ({keys})"));
+    for port in ports.ports() {
+        match listen(host, port, keys, protection, configuration).await {
+            Ok(listener) => return Ok(listener),
+            Err(failure) => last = failure,
+        }
+    }
+    if ports.ports().count() > 1 {
+        last.message.push_str("; none of the ports before it could be had either");
+    }
+    Err(last)
 }
 
 fn resolve(host: &str, port: u16, keys: &str) -> Result<SocketAddr, Failure> {

@@ -22,11 +22,13 @@
 //! | artifacts that were put in place before a cluster starts | [`usrlib`] |
 //! | where a port may be opened | `address` |
 //! | who may call what there | `security` |
+//! | the numbers of both, and who is told them | `metrics` |
 
 mod address;
 mod artifacts;
 pub mod executable;
 pub mod jobmanager;
+mod metrics;
 pub mod program;
 mod security;
 pub mod taskmanager;
@@ -40,4 +42,10 @@ fn random_id() -> u128 {
     use std::hash::{BuildHasher, Hasher, RandomState};
     let half = || u128::from(RandomState::new().build_hasher().finish());
     half() << 64 | half()
+}
+
+/// Of this machine, as people know it.
+fn host_name() -> String {
+    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    name.trim().to_owned()
 }

@@ -1,12 +1,12 @@
 //! The command line of a real Flink, which `cargo xtask test` installs.
 
 use std::{
-    env, fs,
+    fs,
     path::{Path, PathBuf},
     process::Command,
 };
 
-use crate::program::succeed;
+use crate::{cache_folder, program::succeed};
 
 const VERSION: &str = "2.3.0";
 
@@ -61,13 +61,4 @@ impl Flink {
         );
         jar
     }
-}
-
-/// The folder for everything that can be made again, as `cargo xtask` finds it.
-fn cache_folder() -> PathBuf {
-    let set = |name: &str| env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
-    set("MILLSTREAM_CACHE_DIR")
-        .or_else(|| Some(set("XDG_CACHE_HOME")?.join("millstream")))
-        .or_else(|| Some(set("HOME")?.join(".cache/millstream")))
-        .expect("HOME is set")
 }

@@ -6,6 +6,7 @@
 //! | jobs in processes that are watched, killed and started again | [`job_process`] |
 //! | jobs on worker processes | [`worker_processes`] |
 //! | the command line of a real Flink | [`flink`] |
+//! | a real Prometheus | [`prometheus`] |
 //! | hosts that have nothing but a network in common | [`hosts`] |
 //! | jobs on worker processes of several hosts | [`host_workers`] |
 //! | paths between hosts that delay, lose and reorder | [`weather`] |
@@ -18,7 +19,8 @@
 #![allow(clippy::disallowed_methods, reason = "tests wait for conditions, with a limit on the wall clock")]
 
 use std::{
-    fs,
+    env, fs,
+    path::PathBuf,
     process::Command,
     thread,
     time::{Duration, Instant},
@@ -34,6 +36,7 @@ pub mod hosts;
 pub mod http;
 pub mod job_process;
 pub mod program;
+pub mod prometheus;
 pub mod standalone;
 pub mod text;
 pub mod weather;
@@ -75,4 +78,13 @@ pub fn signal(name: &str, pid: u32) {
 pub fn has_ended(pid: u32) -> bool {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat"));
     stat.map_or(true, |stat| stat.rsplit(") ").next().is_some_and(|rest| rest.starts_with('Z')))
+}
+
+/// The folder for everything that can be made again, as `cargo xtask` finds it.
+pub fn cache_folder() -> PathBuf {
+    let set = |name: &str| env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    set("MILLSTREAM_CACHE_DIR")
+        .or_else(|| Some(set("XDG_CACHE_HOME")?.join("millstream")))
+        .or_else(|| Some(set("HOME")?.join(".cache/millstream")))
+        .expect("HOME is set")
 }

@@ -181,7 +181,7 @@ impl Drop for StandaloneCluster {
 
 /// Ports that are free. They are none that the system gives to whoever asks for any, so nobody else is given one before the
 /// cluster has it.
-fn free_ports<const N: usize>() -> [u16; N] {
+pub fn free_ports<const N: usize>() -> [u16; N] {
     static NEXT: AtomicU32 = AtomicU32::new(0);
     let of_this_process = std::process::id().wrapping_mul(67);
     [(); N].map(|()| {

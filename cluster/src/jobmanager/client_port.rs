@@ -28,7 +28,7 @@ use tokio_rustls::TlsAcceptor;
 
 /// How long a client may take until it has said what it speaks, for the head of an HTTP/1.1 request, and between two of
 /// them.
-pub(super) const HEAD_PATIENCE: Duration = Duration::from_secs(15);
+pub(crate) const HEAD_PATIENCE: Duration = Duration::from_secs(15);
 /// A client over HTTP/2 that has been silent is asked whether it is there, and has to answer.
 const PING_INTERVAL: Duration = Duration::from_secs(30);
 const PING_PATIENCE: Duration = Duration::from_secs(15);
@@ -41,7 +41,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 /// Serves a port for as long as it is polled.
-pub(super) async fn serve(
+pub(crate) async fn serve(
     listener: TcpListener,
     tls: Option<TlsAcceptor>,
     router: Router,

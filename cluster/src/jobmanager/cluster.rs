@@ -27,7 +27,10 @@ use super::{
     accepted::{AcceptedJob, AcceptedJobs},
     job::{Job, Link, Outbox},
 };
-use crate::random_id;
+use crate::{
+    metrics::{ClusterNumbers, JobNumbers},
+    random_id,
+};
 
 /// Ended jobs beyond these are forgotten, the oldest first.
 const ENDED_JOBS_MAX: usize = 1000;
@@ -261,6 +264,12 @@ impl Cluster {
         }
     }
 
+    /// Slots that a job waits for.
+    pub(super) fn missing_slots(&self, id: JobId) -> u32 {
+        let state = self.lock();
+        state.resources.missing().filter(|(job, _)| *job == id).map(|(_, missing)| missing).sum()
+    }
+
     /// Does something with a job that is known.
     pub(super) fn with_job<R>(&self, id: JobId, ask: impl FnOnce(&Job) -> R) -> Option<R> {
         self.lock().jobs.get(&id).map(ask)
@@ -307,6 +316,30 @@ impl Cluster {
             })
         });
         described.collect()
+    }
+
+    /// What those are told who watch the cluster.
+    pub(super) fn numbers(&self) -> ClusterNumbers {
+        let state = self.lock();
+        let (mut slots, mut free_slots) = (0, 0);
+        for (_, count) in state.resources.task_managers() {
+            slots += count.total;
+            free_slots += count.free;
+        }
+        let running = state.jobs.values().filter(|job| !job.has_ended());
+        let jobs = running.map(|job| JobNumbers {
+            id: job.handle.job(),
+            name: job.name.clone(),
+            status: job.handle.status(),
+            metrics: job.handle.metrics(),
+        });
+        ClusterNumbers {
+            task_managers: state.task_managers.len(),
+            slots,
+            free_slots,
+            jobs: jobs.collect(),
+            now_millis: wall_millis(),
+        }
     }
 
     /// Of the leader that this process is.

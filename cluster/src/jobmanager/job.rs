@@ -6,13 +6,15 @@ use std::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
+    time::Duration,
 };
 
 use crossbeam_channel::Sender;
 use millstream::{job::FinishedJob, mini_cluster::finished, worker_network::JobNetwork};
 use millstream_client::proto::v1::{self, ToTaskManager, to_task_manager::Body};
-use millstream_controlplane::{JobHandle, JobOutcome, WorkerLink};
+use millstream_controlplane::{JobHandle, JobOutcome, WorkerLink, why::JobShape};
 use millstream_model::{
+    config::CHECKPOINTING_INTERVAL,
     fault::Failure,
     id::{AllocationId, JobId, JobVertexId, WorkerId},
     job_graph::JobGraph,
@@ -31,6 +33,10 @@ pub(super) struct Job {
     /// What REST shows of its graph.
     pub(super) plan: Arc<Plan>,
     pub(super) handle: JobHandle,
+    /// What of its graph says who waits for whom.
+    pub(super) shape: Arc<JobShape>,
+    /// Between two checkpoints.
+    pub(super) checkpoint_interval: Option<Duration>,
     /// Where the JobMaster hears of its workers.
     pub(super) reports: Sender<FromWorker>,
     pub(super) joining: Sender<Box<dyn WorkerLink>>,
@@ -61,6 +67,9 @@ impl Job {
         Job {
             name: graph.name.clone(),
             plan: Arc::new(Plan::of(graph)),
+            shape: Arc::new(JobShape::of(graph)),
+            // A bad value has failed the job already.
+            checkpoint_interval: graph.configuration.get(&CHECKPOINTING_INTERVAL).unwrap_or_default(),
             handle,
             reports,
             joining,

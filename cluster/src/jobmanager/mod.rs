@@ -11,6 +11,7 @@
 //! |---|---|
 //! | jobs, slots and TaskManagers together | `cluster` |
 //! | one job | `job` |
+//! | what holds a job back | `explain` |
 //! | jobs that outlive this process | `accepted` |
 //! | the port of clients | `client_port` |
 //! | what clients may ask by gRPC | `submission` |
@@ -22,9 +23,10 @@
 mod accepted;
 mod application;
 mod calls;
-mod client_port;
+pub(crate) mod client_port;
 mod cluster;
 mod connections;
+mod explain;
 mod job;
 mod programs;
 mod rest;
@@ -59,6 +61,8 @@ use crate::{
     LARGEST_MESSAGE,
     address::{Protection, listen},
     artifacts::Artifacts,
+    host_name,
+    metrics::{JobManagerMetrics, Reporters},
     security::{Guard, tls},
 };
 
@@ -144,6 +148,12 @@ async fn serve(
         heartbeat_interval: configuration.get(&HEARTBEAT_INTERVAL)?,
         heartbeat_timeout: configuration.get(&HEARTBEAT_TIMEOUT)?,
     };
+    let ask = {
+        let cluster = cluster.clone();
+        move || cluster.numbers()
+    };
+    let numbers = JobManagerMetrics { host: host_name(), ask };
+    let _reporters = Reporters::start(&configuration, Arc::new(numbers)).await?;
     let is_application = application.is_some();
     let submission = Submission { cluster: cluster.clone(), artifacts: artifacts.clone(), is_application };
     let submission = v1::job_submission_server::JobSubmissionServer::new(submission)

@@ -11,6 +11,7 @@ use tonic::{Request, Response, Status, Streaming};
 
 use super::{
     cluster::{Cluster, SubmissionRefused},
+    explain::explain,
     job::Job,
 };
 use crate::artifacts::{ArtifactError, Artifacts};
@@ -131,6 +132,14 @@ impl JobSubmission for Submission {
         let taken = blocking(move || handle.trigger_checkpoint()).await?;
         let checkpoint = taken.map_err(|refused| Status::failed_precondition(refused.to_string()))?;
         Ok(Response::new(v1::TriggerCheckpointResponse { checkpoint_id: checkpoint.0 }))
+    }
+
+    async fn explain_job(
+        &self,
+        request: Request<v1::ExplainJobRequest>,
+    ) -> Result<Response<v1::ExplainJobResponse>, Status> {
+        let id = parse(&request.into_inner().job_id)?;
+        explain(&self.cluster, id).await.map(Response::new)
     }
 
     async fn get_cluster(

@@ -28,6 +28,7 @@ const METHODS: &[(&str, Permission)] = &[
     ("/grpc.health.v1.Health/Watch", Everybody),
     ("/grpc.reflection.v1.ServerReflection/ServerReflectionInfo", Only(Client)),
     ("/millstream.v1.JobSubmission/CancelJob", Only(Client)),
+    ("/millstream.v1.JobSubmission/ExplainJob", Only(Client)),
     ("/millstream.v1.JobSubmission/GetCluster", Only(Client)),
     ("/millstream.v1.JobSubmission/GetJob", Only(Client)),
     ("/millstream.v1.JobSubmission/HasArtifact", Only(Client)),

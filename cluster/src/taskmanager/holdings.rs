@@ -8,6 +8,7 @@ use millstream_slots::SlotTable;
 use tokio::sync::mpsc::{self, UnboundedReceiver};
 
 use super::workers::{WorkerEvent, Workers};
+use crate::metrics::WorkerNumbers;
 
 /// Outlives a connection. The workers are killed when it is dropped.
 #[derive(Debug)]
@@ -20,9 +21,11 @@ pub(super) struct Holdings {
 }
 
 impl Holdings {
-    pub(super) fn new(slots: u32) -> Holdings {
+    /// Holds nothing yet. What its workers say of themselves goes to `numbers`.
+    pub(super) fn new(slots: u32, numbers: WorkerNumbers) -> Holdings {
         let (sender, events) = mpsc::unbounded_channel();
-        Holdings { table: SlotTable::new(slots), workers: Workers::new(sender), events, registered: BTreeMap::new() }
+        let workers = Workers::new(sender, numbers);
+        Holdings { table: SlotTable::new(slots), workers, events, registered: BTreeMap::new() }
     }
 
     pub(super) async fn next_event(&mut self) -> Option<WorkerEvent> {

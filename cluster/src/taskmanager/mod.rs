@@ -50,7 +50,11 @@ use tonic::{
 };
 
 use self::{holdings::Holdings, workers::WorkerEvent};
-use crate::artifacts::Artifacts;
+use crate::{
+    artifacts::Artifacts,
+    host_name,
+    metrics::{Reporters, TaskManagerMetrics, WorkerNumbers},
+};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Between two tries to reach the JobManager.
@@ -84,10 +88,14 @@ pub async fn run(
         patience: configuration.get(&REGISTRATION_TIMEOUT)?,
         epoch: None,
         artifacts: Arc::new(Artifacts::open(&configuration, &format!("taskmanager-{}", process::id()))?),
+        numbers: WorkerNumbers::default(),
         configuration,
     };
     // Checked now, and not when the first job comes.
     check_configured_exposure(&task_manager.configuration)?;
+    let (workers, host, id) = (task_manager.numbers.clone(), host_name(), process_name());
+    let numbers = Arc::new(TaskManagerMetrics { workers, host, id });
+    let _reporters = Reporters::start(&task_manager.configuration, numbers).await?;
     tokio::select! {
         ended = task_manager.serve_forever(&mut ready) => ended,
         () = stop => Ok(()),
@@ -105,6 +113,7 @@ struct TaskManager {
     /// The highest leader that it has served whose jobs outlive it.
     epoch: Option<LeaderEpoch>,
     artifacts: Arc<Artifacts>,
+    numbers: WorkerNumbers,
     configuration: Configuration,
 }
 
@@ -127,7 +136,7 @@ impl TaskManager {
         let mut pause = FIRST_PAUSE;
         let mut said = String::new();
         // Its workers are killed when it is dropped.
-        let mut holdings = Holdings::new(self.slots);
+        let mut holdings = Holdings::new(self.slots, self.numbers.clone());
         let mut lost_at: Option<Instant> = None;
         loop {
             let connect = self.connect(&mut holdings);
@@ -164,7 +173,7 @@ impl TaskManager {
                     said.clear();
                 }
                 Parted::Lost { why, jobs_are_kept: false } => {
-                    holdings = Holdings::new(self.slots);
+                    holdings = Holdings::new(self.slots, self.numbers.clone());
                     tracing::warn!(jobmanager = self.address, why, "the JobManager is gone, and all workers with it");
                     pause = FIRST_PAUSE;
                     said.clear();
@@ -201,7 +210,7 @@ impl TaskManager {
         let (outbox, messages) = mpsc::unbounded_channel();
         let registration = v1::Registration {
             task_manager_id: self.id.to_string(),
-            address: format!("{}:{}", host_name(), process::id()),
+            address: process_name(),
             slots: self.slots,
             version: ENGINE_VERSION.to_owned(),
             cpu_cores: thread::available_parallelism().map_or(0, |count| count.get() as u32),
@@ -392,14 +401,14 @@ impl Session<'_> {
     }
 }
 
-/// 0 if it is not known.
-fn physical_memory_bytes() -> u64 {
+/// Of the machine; 0 if it is not known.
+pub(crate) fn physical_memory_bytes() -> u64 {
     let text = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
     let kib = text.lines().find_map(|line| line.strip_prefix("MemTotal:")?.trim().strip_suffix(" kB")?.parse().ok());
     kib.map_or(0, |kib: u64| kib << 10)
 }
 
-fn host_name() -> String {
-    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
-    name.trim().to_owned()
+/// What people know this process by.
+fn process_name() -> String {
+    format!("{}:{}", host_name(), process::id())
 }

@@ -12,7 +12,7 @@ use millstream_model::{
 use millstream_providers::process::WorkerProcess;
 use tokio::sync::mpsc::UnboundedSender;
 
-use crate::LARGEST_MESSAGE;
+use crate::{LARGEST_MESSAGE, metrics::WorkerNumbers};
 
 /// With room for what else is in its message.
 const LARGEST_LINE: usize = LARGEST_MESSAGE - 1024;
@@ -30,13 +30,14 @@ pub(super) enum WorkerEvent {
 #[derive(Debug)]
 pub(super) struct Workers {
     events: UnboundedSender<WorkerEvent>,
+    numbers: WorkerNumbers,
     /// The way to each one's thread. Its end has the process killed.
     lines: BTreeMap<AllocationId, Sender<String>>,
 }
 
 impl Workers {
-    pub(super) fn new(events: UnboundedSender<WorkerEvent>) -> Workers {
-        Workers { events, lines: BTreeMap::new() }
+    pub(super) fn new(events: UnboundedSender<WorkerEvent>, numbers: WorkerNumbers) -> Workers {
+        Workers { events, numbers, lines: BTreeMap::new() }
     }
 
     /// Starts a worker once its artifact is there. Lines for it wait until then.
@@ -49,7 +50,7 @@ impl Workers {
     ) {
         let (sender, lines) = unbounded();
         self.lines.insert(allocation, sender);
-        let events = self.events.clone();
+        let (events, numbers) = (self.events.clone(), self.numbers.clone());
         tokio::spawn(async move {
             let ended = |why: String| drop(events.send(WorkerEvent::Ended { allocation, why }));
             let path = match artifact.await {
@@ -57,7 +58,10 @@ impl Workers {
                 Err(why) => return ended(why),
             };
             let own = events.clone();
-            let keep = move || keep(&path, allocation, job, &setup, &lines, &own);
+            let keep = move || {
+                keep(&path, allocation, job, &setup, &lines, &own, &numbers);
+                numbers.on_ended(allocation);
+            };
             if let Err(cause) = thread::Builder::new().name("worker-line".to_owned()).spawn(keep) {
                 ended(format!("no thread for a worker could be started: {cause}"));
             }
@@ -99,10 +103,14 @@ fn keep(
     setup: &WorkerSetup,
     lines: &Receiver<String>,
     events: &UnboundedSender<WorkerEvent>,
+    numbers: &WorkerNumbers,
 ) {
     let worker = setup.worker;
-    let reports = events.clone();
+    let (reports, told) = (events.clone(), numbers.clone());
     let pass_on = move |message: FromWorker| {
+        if !told.on_report(allocation, &message) {
+            return;
+        }
         let event = match message {
             FromWorker { report: Report::WorkerFailed { failure }, .. } => {
                 WorkerEvent::Ended { allocation, why: failure.message }
@@ -133,6 +141,7 @@ fn keep(
             return;
         }
     };
+    numbers.on_started(allocation, job, worker, process.id());
     tracing::info!(%job, worker = worker.0, process = process.id(), "a worker process has started");
     lines.iter().for_each(|line| process.send_line(&line));
 }

@@ -175,6 +175,7 @@ mod tests {
             state: history.last().map_or(ExecutionState::Created, |(state, _)| *state),
             history,
             metrics: records_in.map(|records_in| TaskMetrics { records_in, ..TaskMetrics::default() }),
+            rates: None,
         }
     }
 
@@ -188,7 +189,7 @@ mod tests {
             }],
         }));
         let plan = Plan::of(&graph.unwrap());
-        let snapshot = ExecutionSnapshot { taken_at: Moment::default(), history: Vec::new(), tasks: tasks.to_vec() };
+        let snapshot = ExecutionSnapshot { tasks: tasks.to_vec(), ..ExecutionSnapshot::default() };
         all(&plan, Some(&snapshot), 1_000)[0].to_json()
     }
 
