@@ -3,9 +3,9 @@
 use std::{fs, net::TcpStream, os::unix::fs::PermissionsExt, path::Path};
 
 use millstream_tests::{
-    hosts::Hosts, http::Http, job_process::JobFolder, standalone::StandaloneCluster, text::add_text,
+    certificates::certificates, hosts::Hosts, http::Http, job_process::JobFolder, standalone::StandaloneCluster,
+    text::add_text,
 };
-use rcgen::{BasicConstraints, CertificateParams, IsCa, KeyPair};
 
 const WORD_COUNT: &str = env!("CARGO_BIN_EXE_word_count_job");
 const TOKEN: &str = "a-token-for-this-test-alone";
@@ -85,18 +85,6 @@ fn a_port_that_others_could_reach_is_refused_and_the_refusal_says_what_to_do() {
             assert!(said(&refused).contains(key), "{key}: {}", said(&refused));
         }
     }
-}
-
-/// An authority, and a certificate of it for a host together with its key, as PEM.
-fn certificates(host: &str) -> (String, String) {
-    let authority_key = KeyPair::generate().unwrap();
-    let mut authority = CertificateParams::default();
-    authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-    let authority = authority.self_signed(&authority_key).unwrap();
-    let key = KeyPair::generate().unwrap();
-    let own = CertificateParams::new(vec![host.to_owned()]).unwrap();
-    let own = own.signed_by(&key, &authority, &authority_key).unwrap();
-    (authority.pem(), own.pem() + &key.serialize_pem())
 }
 
 #[test]

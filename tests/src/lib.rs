@@ -7,6 +7,8 @@
 //! | jobs on worker processes | [`worker_processes`] |
 //! | the command line of a real Flink | [`flink`] |
 //! | a real Prometheus | [`prometheus`] |
+//! | certificates | [`certificates`] |
+//! | clients in Python, generated | [`python`] |
 //! | hosts that have nothing but a network in common | [`hosts`] |
 //! | jobs on worker processes of several hosts | [`host_workers`] |
 //! | paths between hosts that delay, lose and reorder | [`weather`] |
@@ -28,6 +30,7 @@ use std::{
 
 use millstream::prelude::*;
 
+pub mod certificates;
 pub mod counts;
 pub mod decoders;
 pub mod flink;
@@ -37,6 +40,7 @@ pub mod http;
 pub mod job_process;
 pub mod program;
 pub mod prometheus;
+pub mod python;
 pub mod standalone;
 pub mod text;
 pub mod weather;

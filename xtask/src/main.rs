@@ -17,6 +17,7 @@ mod ci;
 mod demo;
 mod flink;
 mod phase;
+mod python;
 mod test;
 mod tidy;
 mod toolchain;

@@ -8,7 +8,7 @@ use crate::{
     checkout::{Checkout, run as run_process},
     flink,
     phase::{self, Phase},
-    toolchain,
+    python, toolchain,
 };
 
 /// Options that choose packages or targets: with one of them the phases would not fit.
@@ -61,7 +61,10 @@ pub fn run(checkout: &Checkout, options: &Options) -> Result<()> {
 pub fn run_phases(checkout: &Checkout, options: &Options, steps: &mut Steps) -> Result<()> {
     for phase in phase::phases(&phase::test_targets(&checkout.metadata()?)) {
         if phase.share == Share::RealComponents {
-            steps.run(phase.share, "what the tests run", || flink::install_missing(checkout));
+            steps.run(phase.share, "what the tests run", || {
+                flink::install_missing(&checkout.cache)?;
+                python::install_client_packages(&checkout.cache)
+            });
         }
         let went_well = steps.run(phase.share, phase.name, || {
             let arguments = arguments(&phase, options);

@@ -164,12 +164,18 @@ async fn serve(
         .max_encoding_message_size(usize::MAX);
     let (health, health_service) = tonic_health::server::health_reporter();
     health.set_serving::<v1::job_submission_server::JobSubmissionServer<Submission>>().await;
-    let reflection = tonic_reflection::server::Builder::configure()
-        .register_encoded_file_descriptor_set(FILE_DESCRIPTOR_SET)
-        .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
-        .build_v1()
-        .map_err(|cause| Failure::fatal(format!("the protocol's description is damaged: {cause}")))?;
-    let grpc = Routes::new(submission).add_service(health_service).add_service(reflection).into_axum_router();
+    let reflection = || {
+        tonic_reflection::server::Builder::configure()
+            .register_encoded_file_descriptor_set(FILE_DESCRIPTOR_SET)
+            .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+    };
+    let damaged = |cause| Failure::fatal(format!("the protocol's description is damaged: {cause}"));
+    let grpc = Routes::new(submission)
+        .add_service(health_service)
+        .add_service(reflection().build_v1().map_err(damaged)?)
+        // Python's library still asks by the version before, and by no other.
+        .add_service(reflection().build_v1alpha().map_err(damaged)?)
+        .into_axum_router();
     let mut rest = Rest::new(&configuration, cluster.clone(), artifacts.clone(), addresses.clients)?;
     if is_application {
         rest.take_no_programs();

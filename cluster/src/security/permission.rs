@@ -27,6 +27,7 @@ const METHODS: &[(&str, Permission)] = &[
     ("/grpc.health.v1.Health/Check", Everybody),
     ("/grpc.health.v1.Health/Watch", Everybody),
     ("/grpc.reflection.v1.ServerReflection/ServerReflectionInfo", Only(Client)),
+    ("/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo", Only(Client)),
     ("/millstream.v1.JobSubmission/CancelJob", Only(Client)),
     ("/millstream.v1.JobSubmission/ExplainJob", Only(Client)),
     ("/millstream.v1.JobSubmission/GetCluster", Only(Client)),
@@ -60,8 +61,12 @@ mod tests {
 
     #[test]
     fn each_method_of_each_service_is_in_the_table_and_nothing_else() {
-        let described =
-            [FILE_DESCRIPTOR_SET, tonic_health::pb::FILE_DESCRIPTOR_SET, tonic_reflection::pb::v1::FILE_DESCRIPTOR_SET];
+        let described = [
+            FILE_DESCRIPTOR_SET,
+            tonic_health::pb::FILE_DESCRIPTOR_SET,
+            tonic_reflection::pb::v1::FILE_DESCRIPTOR_SET,
+            tonic_reflection::pb::v1alpha::FILE_DESCRIPTOR_SET,
+        ];
         let mut methods = Vec::new();
         for bytes in described {
             for file in FileDescriptorSet::decode(bytes).unwrap().file {
