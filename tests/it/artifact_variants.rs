@@ -11,7 +11,7 @@ use std::{
 
 use millstream::model::state::JobStatus;
 use millstream_tests::{
-    program::{built, succeed, workspace},
+    program::{built, cargo, succeed, workspace},
     worker_processes::{RemoteJob, planned},
 };
 use serde_json::Value;
@@ -43,7 +43,7 @@ fn assert_works(artifact: &Path) -> Value {
 
 /// Builds the program in a profile of its own, whose settings follow those of `dev`, and returns the executable.
 fn variant(profile: &str, settings: &[&str], arguments: &[&str]) -> PathBuf {
-    let mut build = Command::new(env!("CARGO"));
+    let mut build = cargo();
     build.args(["build", "--quiet", "--package", "millstream-tests", "--bin", PROGRAM, "--message-format=json"]);
     build.args(["--profile", profile, "--config", &format!("profile.{profile}.inherits='dev'")]);
     for setting in settings {

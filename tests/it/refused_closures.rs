@@ -1,12 +1,12 @@
 //! Closures that capture variables are refused when a program is built, with a message that says what to do and points
 //! at the user's line. `cargo check` does not see it, so these programs are built.
 
-use std::process::Command;
+use millstream_tests::program::cargo;
 
 #[test]
 fn a_closure_that_captures_is_refused_with_the_way_out_and_the_users_line() {
     for program in ["map", "filter", "flat_map", "async_map", "key_by"] {
-        let output = Command::new(env!("CARGO"))
+        let output = cargo()
             .args(["build", "--quiet", "--package", "millstream-tests", "--features", "refused", "--bin"])
             .arg(format!("refused_{program}"))
             .current_dir(env!("CARGO_MANIFEST_DIR"))

@@ -7,7 +7,7 @@ use std::{
     process::Command,
 };
 
-use millstream_tests::program::{built, fail, succeed, workspace};
+use millstream_tests::program::{self, built, fail, succeed, workspace};
 
 /// A new crate, in a folder that is the same on every run: so cargo finds again what it has built of it.
 fn new_crate(name: &str) -> PathBuf {
@@ -25,7 +25,7 @@ fn new_crate(name: &str) -> PathBuf {
 }
 
 fn cargo(folder: &Path, arguments: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO"));
+    let mut command = program::cargo();
     command.args(arguments).current_dir(folder);
     command
 }

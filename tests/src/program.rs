@@ -1,11 +1,27 @@
 //! Programs of the workspace, as their own processes.
 
 use std::{
+    env,
     path::{Path, PathBuf},
     process::{Command, Output},
 };
 
 use serde_json::Value;
+
+/// Cargo, as it runs this test: what it has built need not be built again.
+///
+/// A test's environment describes the test's package. Build scripts that watch that (`ring` has one) would run anew for
+/// cargo in a test, and once more for the next `cargo test`, and everything that depends on them would be built each time.
+pub fn cargo() -> Command {
+    let mut cargo = Command::new(env!("CARGO"));
+    for (name, _) in env::vars_os() {
+        let of_package = |prefix| name.to_string_lossy().starts_with(prefix);
+        if ["CARGO_PKG_", "CARGO_MANIFEST_"].into_iter().any(of_package) {
+            cargo.env_remove(&name);
+        }
+    }
+    cargo
+}
 
 /// The executable of a program of another package, built in the profile of the tests. For programs of this package there
 /// is `env!("CARGO_BIN_EXE_…")`.
@@ -14,7 +30,7 @@ use serde_json::Value;
 /// If it cannot be built.
 pub fn built(name: &str) -> PathBuf {
     // Of the whole workspace: so cargo takes the features that `cargo test --workspace` has built everything with.
-    let output = Command::new(env!("CARGO"))
+    let output = cargo()
         .args(["build", "--quiet", "--workspace", "--message-format=json", "--bin", name])
         .current_dir(workspace())
         .output()
