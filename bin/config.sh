@@ -3,12 +3,12 @@
 #   MILLSTREAM_HOME      the folder with bin/ and conf/
 #   MILLSTREAM_CONF_DIR  config.yaml, masters, workers
 #   MILLSTREAM_BIN       the program `millstream`
-#   MILLSTREAM_LOG_DIR   logs; MILLSTREAM_PID_DIR: which processes run
+#   MILLSTREAM_LOG_DIR   logs; without it env.log.dir of the configuration
+#   MILLSTREAM_PID_DIR   which processes run; without it env.pid.dir
+#   MILLSTREAM_SSH_OPTS  options of ssh; without it env.ssh.opts
 
 MILLSTREAM_HOME=${MILLSTREAM_HOME:-$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd -P)}
 export MILLSTREAM_CONF_DIR=${MILLSTREAM_CONF_DIR:-$MILLSTREAM_HOME/conf}
-MILLSTREAM_LOG_DIR=${MILLSTREAM_LOG_DIR:-$MILLSTREAM_HOME/log}
-MILLSTREAM_PID_DIR=${MILLSTREAM_PID_DIR:-${TMPDIR:-/tmp}/millstream-$(id -u)}
 
 die() {
   echo "error: $*" >&2
@@ -17,6 +17,12 @@ die() {
 
 # The program: named, installed beside this file, or built here.
 find_program() {
+  program_is_there ||
+    die "the program 'millstream' is neither in $MILLSTREAM_HOME/bin nor built (cargo build --release -p millstream-cli);" \
+      "MILLSTREAM_BIN can name it"
+}
+
+program_is_there() {
   local place
   for place in "${MILLSTREAM_BIN:-}" "$MILLSTREAM_HOME/bin/millstream" \
     "${CARGO_TARGET_DIR:-$MILLSTREAM_HOME/target}/release/millstream"; do
@@ -25,14 +31,49 @@ find_program() {
       return
     fi
   done
-  die "the program 'millstream' is neither in $MILLSTREAM_HOME/bin nor built (cargo build --release -p millstream-cli);" \
-    "MILLSTREAM_BIN can name it"
+  return 1
+}
+
+# Takes from the configuration what no variable says.
+configure() {
+  local log='' pid='' ssh='' values
+  if program_is_there; then
+    values=$("$MILLSTREAM_BIN" config env.log.dir env.pid.dir env.ssh.opts) || die "the configuration cannot be used"
+    { read -r log && read -r pid && read -r ssh; } <<<"$values" || true
+  fi
+  MILLSTREAM_LOG_DIR=${MILLSTREAM_LOG_DIR:-${log:-$MILLSTREAM_HOME/log}}
+  MILLSTREAM_PID_DIR=${MILLSTREAM_PID_DIR:-${pid:-${TMPDIR:-/tmp}/millstream-$(id -u)}}
+  MILLSTREAM_SSH_OPTS=${MILLSTREAM_SSH_OPTS:-$ssh}
 }
 
 # Lines of a file without comments and blanks.
 hosts_in() {
   [[ -r $1 ]] || return 0
   sed -e 's/#.*//' -e 's/[[:space:]]//g' "$1" | grep -v '^$' || true
+}
+
+# The hosts of TaskManagers, once for each TaskManager.
+workers() {
+  local named
+  named=$(hosts_in "$MILLSTREAM_CONF_DIR/workers")
+  [[ -n $named ]] || named=$(hosts_in "$MILLSTREAM_CONF_DIR/slaves")
+  echo "$named"
+}
+
+# Runs a script of this folder on a host. One that cannot be reached is not waited for by the others; it is named, and the
+# status is not 0.
+on_host() {
+  local host=$1 script=$MILLSTREAM_HOME/bin/$2 name=$2
+  shift 2
+  if is_local "$host"; then
+    "$script" "$@"
+  else
+    # shellcheck disable=SC2086 # they are several words
+    ssh $MILLSTREAM_SSH_OPTS "$host" "$(printf '%q ' "$script" "$@")" </dev/null
+  fi || {
+    echo "error: $name $1 has failed on $host" >&2
+    return 1
+  }
 }
 
 is_local() {
@@ -152,3 +193,5 @@ control() {
       ;;
   esac
 }
+
+configure

@@ -6,13 +6,10 @@ source "$(dirname "${BASH_SOURCE[0]}")/config.sh"
 
 [[ -z $(running jobmanager) ]] || die "a JobManager runs here already; bin/stop-cluster.sh ends it"
 "$MILLSTREAM_HOME/bin/jobmanager.sh" start "$@"
-workers=$(hosts_in "$MILLSTREAM_CONF_DIR/workers")
-[[ -n $workers ]] || workers=$(hosts_in "$MILLSTREAM_CONF_DIR/slaves")
+workers=$(workers)
 [[ -n $workers ]] || echo "No host is named in $MILLSTREAM_CONF_DIR/workers: there are no TaskManagers." >&2
+failed=0
 for host in $workers; do
-  if is_local "$host"; then
-    "$MILLSTREAM_HOME/bin/taskmanager.sh" start "$@"
-  else
-    ssh ${MILLSTREAM_SSH_OPTS:-} "$host" "$(printf '%q ' "$MILLSTREAM_HOME/bin/taskmanager.sh" start "$@")" </dev/null
-  fi
+  on_host "$host" taskmanager.sh start "$@" || failed=1
 done
+exit $failed

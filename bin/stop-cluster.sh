@@ -3,13 +3,9 @@
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/config.sh"
 
-workers=$(hosts_in "$MILLSTREAM_CONF_DIR/workers")
-[[ -n $workers ]] || workers=$(hosts_in "$MILLSTREAM_CONF_DIR/slaves")
-for host in $(sort -u <<<"$workers"); do
-  if is_local "$host"; then
-    "$MILLSTREAM_HOME/bin/taskmanager.sh" stop-all
-  else
-    ssh ${MILLSTREAM_SSH_OPTS:-} "$host" "$(printf '%q ' "$MILLSTREAM_HOME/bin/taskmanager.sh" stop-all)" </dev/null
-  fi
+failed=0
+for host in $(workers | sort -u); do
+  on_host "$host" taskmanager.sh stop-all || failed=1
 done
 "$MILLSTREAM_HOME/bin/jobmanager.sh" stop-all
+exit $failed

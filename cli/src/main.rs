@@ -9,9 +9,11 @@
 //! | `millstream why` | [`why`]: what holds a job back |
 //! | `millstream jobmanager`, `taskmanager` | [`daemon`]: the processes of a cluster |
 //! | `millstream standalone-job` | [`standalone_job`]: a JobManager for one application |
+//! | `millstream config` | [`config`]: what keys are set to |
 //! | `millstream local` | [`local`]: becomes the artifact's program, with several worker processes |
 //! | `millstream new` | [`scaffold`] |
 
+mod config;
 mod daemon;
 mod graphviz;
 mod info;
@@ -71,6 +73,8 @@ enum Verb {
     Local(local::Options),
     /// Start a crate for a job of your own, in a new folder
     New(scaffold::Options),
+    /// Print what configuration keys are set to, one a line
+    Config(config::Options),
     /// Print the reference of all configuration keys, as Markdown
     ConfigDocs,
 }
@@ -100,6 +104,7 @@ fn main() -> ExitCode {
         Verb::Taskmanager(options) => daemon::taskmanager(&options),
         Verb::Local(options) => local::run(&options).map(|never| match never {}),
         Verb::New(options) => scaffold::run(&options),
+        Verb::Config(options) => config::run(&options),
         Verb::ConfigDocs => show(&millstream::model::config::reference::reference_markdown()),
     };
     match done {

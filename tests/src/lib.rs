@@ -7,6 +7,7 @@
 //! | jobs on worker processes | [`worker_processes`] |
 //! | the command line of a real Flink | [`flink`] |
 //! | a real Prometheus | [`prometheus`] |
+//! | an SSH server | [`ssh`] |
 //! | certificates | [`certificates`] |
 //! | clients in Python, generated | [`python`] |
 //! | hosts that have nothing but a network in common | [`hosts`] |
@@ -41,6 +42,7 @@ pub mod job_process;
 pub mod program;
 pub mod prometheus;
 pub mod python;
+pub mod ssh;
 pub mod standalone;
 pub mod text;
 pub mod weather;

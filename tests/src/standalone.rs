@@ -15,6 +15,8 @@ pub struct StandaloneCluster {
     root: tempfile::TempDir,
     program: PathBuf,
     rest_port: u16,
+    /// Whether it is a folder with everything in it, and no variable says where something is.
+    is_installed: bool,
 }
 
 impl StandaloneCluster {
@@ -78,7 +80,29 @@ impl StandaloneCluster {
         );
         fs::write(conf.join("config.yaml"), text).expect("there is room for a file");
         fs::write(conf.join("workers"), "localhost\n".repeat(task_managers)).expect("there is room for a file");
-        StandaloneCluster { root, program: built("millstream"), rest_port }
+        StandaloneCluster { root, program: built("millstream"), rest_port, is_installed: false }
+    }
+
+    /// Puts scripts and program into its folder too, where other hosts find them, and names the hosts of its TaskManagers.
+    ///
+    /// # Panics
+    /// If there is no room for them.
+    pub fn install(mut self, hosts: &[&str]) -> StandaloneCluster {
+        let room = "there is room for a file";
+        let bin = self.root.path().join("bin");
+        fs::create_dir(&bin).expect("there is room for a folder");
+        for script in fs::read_dir(workspace().join("bin")).expect("the checkout has scripts") {
+            let script = script.expect("the checkout has scripts");
+            fs::copy(script.path(), bin.join(script.file_name())).expect(room);
+        }
+        std::os::unix::fs::symlink(&self.program, bin.join("millstream")).expect(room);
+        let lines: String = hosts.iter().map(|host| format!("{host}\n")).collect();
+        fs::write(self.conf_dir().join("workers"), lines).expect(room);
+        let mut config = fs::read_to_string(self.conf_dir().join("config.yaml")).expect("it was written");
+        config.push_str(&format!("env.pid.dir: {}\n", self.root.path().join("pid").display()));
+        fs::write(self.conf_dir().join("config.yaml"), config).expect(room);
+        self.is_installed = true;
+        self
     }
 
     /// `host:port` for clients.
@@ -97,6 +121,9 @@ impl StandaloneCluster {
 
     /// One of the scripts in `bin/`, for this cluster.
     pub fn script(&self, name: &str) -> Command {
+        if self.is_installed {
+            return Command::new(self.root.path().join("bin").join(name));
+        }
         let mut command = Command::new(workspace().join("bin").join(name));
         command
             .env("MILLSTREAM_CONF_DIR", self.conf_dir())

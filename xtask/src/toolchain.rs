@@ -9,8 +9,12 @@ use crate::checkout::{Checkout, run};
 const COMPONENTS: [(&str, &str); 2] = [("rustfmt", "fmt"), ("clippy", "clippy")];
 
 /// Programs that tests run, how to ask whether they are there, and the package that has them.
-const PROGRAMS: [(&str, &str, &str); 3] =
-    [("ip", "-V", "iproute2"), ("javac", "-version", "openjdk-17-jdk-headless"), ("pip3", "--version", "python3-pip")];
+const PROGRAMS: [(&str, &str, &str); 4] = [
+    ("ip", "-V", "iproute2"),
+    ("javac", "-version", "openjdk-17-jdk-headless"),
+    ("pip3", "--version", "python3-pip"),
+    ("ssh", "-V", "openssh-client"),
+];
 
 /// Installs what is missing; asks nobody for what is there.
 ///

@@ -73,6 +73,11 @@ impl Configuration {
         }
     }
 
+    /// The text that counts for a key of the registry, or its default; `None` if it has neither.
+    pub fn text(&self, key: &Definition) -> Option<&str> {
+        self.find(key).map(|(_, setting)| setting.text.as_str()).or(key.default)
+    }
+
     /// Where the value of a key came from; `None` if it is the default.
     pub fn origin<T: Value>(&self, key: &Key<T>) -> Option<&Origin> {
         self.find(&key.definition).map(|(_, setting)| &setting.origin)

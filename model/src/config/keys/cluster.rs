@@ -77,6 +77,18 @@ group! {
     /// How long a job waits for slots, at its start and at a restart, before it fails.
     SLOT_REQUEST_TIMEOUT: Duration = Key::new("slot.request.timeout", "5 min");
 
+    /// The directory for the logs of processes that the scripts in `bin/` start; without it, `log` beside `bin`. The
+    /// variable `MILLSTREAM_LOG_DIR` counts more.
+    LOG_DIRECTORY: Option<String> = Key::optional("env.log.dir");
+
+    /// The directory in which those scripts note what they have started on a host; without it, one of the user's among
+    /// the system's temporary ones. The variable `MILLSTREAM_PID_DIR` counts more.
+    PID_DIRECTORY: Option<String> = Key::optional("env.pid.dir");
+
+    /// Options of `ssh` for `start-cluster.sh` and `stop-cluster.sh`, separated by blanks. The variable
+    /// `MILLSTREAM_SSH_OPTS` counts more.
+    SSH_OPTIONS: Option<String> = Key::optional("env.ssh.opts");
+
     /// The least important messages that are logged.
     LOG_LEVEL: LogLevel = Key::new("env.log.level", "INFO").ours();
 }
