@@ -154,7 +154,7 @@ fn a_job_that_lost_a_worker_while_nobody_led_it_starts_again_from_its_checkpoint
 fn a_taskmanager_that_no_jobmanager_comes_back_to_ends_and_its_workers_with_it() {
     let root = tempfile::tempdir().unwrap();
     let folder = JobFolder::new(root.path());
-    let scene = Scene::start(&folder, root.path(), &["taskmanager.registration.timeout: 500 ms"]);
+    let scene = Scene::start(&folder, root.path(), &["taskmanager.registration.timeout: 3 s"]);
     let workers = scene.cluster.workers();
     let task_managers = scene.cluster.processes("taskmanager");
     scene.kill_jobmanager();

@@ -86,6 +86,16 @@ fn an_application_that_fails_or_does_nothing_says_why() {
 }
 
 #[test]
+fn a_task_manager_that_comes_when_the_application_has_ended_does_not_wait_for_ever() {
+    let cluster = StandaloneCluster::prepare(0, 1, &[]);
+    let late = cluster.ask(&["taskmanager", "-Dtaskmanager.registration.timeout=100 ms"]);
+    let said = String::from_utf8_lossy(&late.stderr);
+    assert_eq!(late.status.code(), Some(1), "{said}");
+    assert!(said.contains("has not taken this TaskManager") && said.contains("registration.timeout"), "{said}");
+    assert_eq!(cluster.left_behind(), [] as [std::path::PathBuf; 0]);
+}
+
+#[test]
 fn with_high_availability_an_application_has_one_job_and_goes_on_after_its_jobmanager() {
     let root = tempfile::tempdir().unwrap();
     let storage = format!("high-availability.storageDir: {}", root.path().join("storage").display());

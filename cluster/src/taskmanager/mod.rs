@@ -70,7 +70,7 @@ type Outbox = UnboundedSender<FromTaskManager>;
 /// Runs a TaskManager until `stop` is there. Calls `ready` whenever it has registered.
 ///
 /// # Errors
-/// If it cannot start. That the JobManager cannot be reached is no error: it is waited for.
+/// If it cannot start, or no JobManager takes it within `taskmanager.registration.timeout`.
 pub async fn run(
     configuration: Configuration,
     mut ready: impl FnMut(&str),
@@ -108,7 +108,7 @@ struct TaskManager {
     address: String,
     endpoint: Endpoint,
     slots: u32,
-    /// How long it goes on after it has lost its JobManager.
+    /// How long it goes on without a JobManager.
     patience: Duration,
     /// The highest leader that it has served whose jobs outlive it.
     epoch: Option<LeaderEpoch>,
@@ -137,20 +137,20 @@ impl TaskManager {
         let mut said = String::new();
         // Its workers are killed when it is dropped.
         let mut holdings = Holdings::new(self.slots, self.numbers.clone());
-        let mut lost_at: Option<Instant> = None;
+        // Without a JobManager, or with one that does not take it.
+        let mut alone_since = Instant::now();
+        let mut was_registered = false;
         loop {
             let connect = self.connect(&mut holdings);
-            let connected = match lost_at {
-                None => connect.await,
-                Some(lost_at) => match timeout_at(lost_at + self.patience, connect).await {
-                    Ok(connected) => connected,
-                    Err(_) => return Err(self.abandoned()),
-                },
+            let Ok(connected) = timeout_at(alone_since + self.patience, connect).await else {
+                return Err(self.abandoned(was_registered));
             };
             let parted = match connected {
                 Ok(connected) => {
-                    lost_at = None;
-                    self.serve(connected, &mut holdings, ready).await
+                    was_registered = true;
+                    let parted = self.serve(connected, &mut holdings, ready).await;
+                    alone_since = Instant::now();
+                    parted
                 }
                 Err(parted) => parted,
             };
@@ -169,7 +169,7 @@ impl TaskManager {
                         workers,
                         "the JobManager is gone, and workers run on"
                     );
-                    (pause, lost_at) = (FIRST_PAUSE, Some(Instant::now()));
+                    pause = FIRST_PAUSE;
                     said.clear();
                 }
                 Parted::Lost { why, jobs_are_kept: false } => {
@@ -185,16 +185,17 @@ impl TaskManager {
                 Parted::Unreachable(_) => {}
             }
             sleep(pause).await;
-            let longest = if lost_at.is_some() { LONGEST_PAUSE_OF_WORKERS } else { LONGEST_PAUSE };
+            let longest = if holdings.count() > 0 { LONGEST_PAUSE_OF_WORKERS } else { LONGEST_PAUSE };
             pause = (pause * 2).min(longest);
             // Whatever the last one may still say about it, the next one never confuses the two.
             self.id = TaskManagerId(crate::random_id());
         }
     }
 
-    fn abandoned(&self) -> Failure {
+    fn abandoned(&self, was_registered: bool) -> Failure {
+        let what = if was_registered { "is gone and has not come back" } else { "has not taken this TaskManager" };
         Failure::fatal(format!(
-            "the JobManager at {} is gone and has not come back within {:?} ({})",
+            "the JobManager at {} {what} within {:?} ({})",
             self.address,
             self.patience,
             REGISTRATION_TIMEOUT.name()

@@ -30,7 +30,8 @@ group! {
     /// run, they go on as they are; else the job starts again from its newest checkpoint.
     ADOPT_TIMEOUT: Duration = Key::new("recovery.adopt-timeout", "5 s").at_least("1 ms").ours();
 
-    /// How long a TaskManager that has lost its JobManager goes on without one. Then it ends, and its workers with it.
+    /// How long a TaskManager goes on without a JobManager that takes it, from its start or since it has lost one. Then it
+    /// ends, and its workers with it.
     REGISTRATION_TIMEOUT: Duration = Key::new("taskmanager.registration.timeout", "5 min").at_least("1 ms");
 
     /// Whether a job's slots are spread over all TaskManagers, instead of over as few as possible.
