@@ -2,7 +2,8 @@
 
 use anyhow::ensure;
 use millstream::{
-    context::{Counter, RuntimeContext},
+    context::RuntimeContext,
+    metrics::Counter,
     model::message::TaskResult,
     prelude::*,
     sink::{Sink, SinkWriter},

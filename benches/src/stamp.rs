@@ -4,10 +4,7 @@
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use hdrhistogram::Histogram;
-use millstream::{
-    context::{Counter, RuntimeContext},
-    prelude::JobExecutionResult,
-};
+use millstream::{context::RuntimeContext, metrics::Counter, prelude::JobExecutionResult};
 
 use crate::machine;
 

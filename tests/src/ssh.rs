@@ -8,7 +8,7 @@ use std::{
     process::{Child, Command, Stdio},
 };
 
-use crate::{flink::cache_folder, program::succeed, standalone::free_ports, wait_until};
+use crate::{cache_folder, program::succeed, standalone::free_ports, wait_until};
 
 /// Before it is the server, the process gets a view of the file system in which there is the server's own user, whom it
 /// becomes where it needs no rights.

@@ -18,7 +18,7 @@ mod demo;
 mod flink;
 mod phase;
 mod python;
-mod ssh_server;
+mod servers;
 mod test;
 mod tidy;
 mod toolchain;

@@ -8,7 +8,7 @@ use crate::{
     checkout::{Checkout, run as run_process},
     flink,
     phase::{self, Phase},
-    python, ssh_server, toolchain,
+    python, servers, toolchain,
 };
 
 /// Options that choose packages or targets: with one of them the phases would not fit.
@@ -64,7 +64,7 @@ pub fn run_phases(checkout: &Checkout, options: &Options, steps: &mut Steps) -> 
             steps.run(phase.share, "what the tests run", || {
                 flink::install_missing(&checkout.cache)?;
                 python::install_client_packages(&checkout.cache)?;
-                ssh_server::install_missing(&checkout.cache)
+                servers::install_missing(&checkout.cache)
             });
         }
         let went_well = steps.run(phase.share, phase.name, || {

@@ -9,7 +9,8 @@
 
 use anyhow::{Result, ensure};
 use millstream::{
-    context::{Counter, RuntimeContext},
+    context::RuntimeContext,
+    metrics::Counter,
     model::message::TaskResult,
     prelude::*,
     sink::{Sink, SinkWriter},

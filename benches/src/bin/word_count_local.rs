@@ -14,7 +14,8 @@ use anyhow::{Context, Result, ensure};
 use clap::Args;
 use millstream::{
     connectors::TextFileSource,
-    context::{Counter, RuntimeContext},
+    context::RuntimeContext,
+    metrics::Counter,
     model::message::TaskResult,
     prelude::*,
     sink::{Sink, SinkWriter},

@@ -1,3 +1,5 @@
+//! What is found in jobs of one shape: `lines`, `counts` and `files`, one after the other.
+
 use millstream_model::{fault::Failure, id::CheckpointId, rates::TaskRates};
 
 use super::*;
