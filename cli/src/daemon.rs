@@ -9,6 +9,7 @@ use millstream_cluster::{jobmanager, taskmanager};
 use tokio::{
     runtime::Builder,
     signal::unix::{SignalKind, signal},
+    sync::oneshot,
 };
 
 use crate::settings;
@@ -18,6 +19,15 @@ pub struct Options {
     /// Configuration, stronger than conf/config.yaml and the environment
     #[arg(short = 'D', value_name = "key=value")]
     settings: Vec<OsString>,
+}
+
+#[derive(Args)]
+pub struct TaskManagerOptions {
+    #[command(flatten)]
+    common: Options,
+    /// End when standard input ends: with the process that has started this one
+    #[arg(long, hide = true)]
+    end_with_input: bool,
 }
 
 /// Runs a JobManager until it is told to end by SIGTERM or SIGINT. Says on standard output where it can be reached.
@@ -38,11 +48,39 @@ pub fn jobmanager(options: &Options) -> Result<()> {
 ///
 /// # Errors
 /// If it cannot start, or the JobManager will have none of it.
-pub fn taskmanager(options: &Options) -> Result<()> {
-    let configuration = configuration(&options.settings)?;
+pub fn taskmanager(options: &TaskManagerOptions) -> Result<()> {
+    let configuration = configuration(&options.common.settings)?;
     runtime()?.block_on(async {
         let ready = |at: &str| println!("TaskManager: registered at {at}");
-        Ok(taskmanager::run(configuration, ready, told_to_end()?).await?)
+        let (told, input) = (told_to_end()?, end_of_input(options.end_with_input)?);
+        let stop = async {
+            tokio::select! {
+                () = told => {}
+                () = input => {}
+            }
+        };
+        Ok(taskmanager::run(configuration, ready, stop).await?)
+    })
+}
+
+/// Is there when standard input has ended, if that counts.
+fn end_of_input(counts: bool) -> Result<impl Future<Output = ()>> {
+    let (sender, ended) = oneshot::channel();
+    if counts {
+        let wait = move || {
+            // Nothing ever comes there.
+            let _ = std::io::copy(&mut std::io::stdin().lock(), &mut std::io::sink());
+            let _ = sender.send(());
+        };
+        // Not by the runtime, which would wait for it at its end.
+        let thread = std::thread::Builder::new().name("input-watch".to_owned()).spawn(wait);
+        thread.context("no thread can be had")?;
+    }
+    Ok(async move {
+        match counts {
+            true => drop(ended.await),
+            false => std::future::pending().await,
+        }
     })
 }
 

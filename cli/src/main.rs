@@ -7,6 +7,7 @@
 //! | `millstream run` | [`run`]: has a program's jobs run on a cluster |
 //! | `millstream list`, `status`, `cancel` | [`jobs`] of a cluster |
 //! | `millstream why` | [`why`]: what holds a job back |
+//! | `millstream job-cluster` | [`job_cluster`]: a JobManager for one job, which `millstream run` starts |
 //! | `millstream jobmanager`, `taskmanager` | [`daemon`]: the processes of a cluster |
 //! | `millstream standalone-job` | [`standalone_job`]: a JobManager for one application |
 //! | `millstream config` | [`config`]: what keys are set to |
@@ -17,6 +18,7 @@ mod config;
 mod daemon;
 mod graphviz;
 mod info;
+mod job_cluster;
 mod jobs;
 mod json;
 mod local;
@@ -68,7 +70,10 @@ enum Verb {
     /// Be the JobManager of a cluster for one application, and run that beside it
     StandaloneJob(standalone_job::Options),
     /// Be a TaskManager of a cluster
-    Taskmanager(daemon::Options),
+    Taskmanager(daemon::TaskManagerOptions),
+    /// Be the JobManager of a cluster for the job that standard input has, with TaskManagers of its own
+    #[command(hide = true)]
+    JobCluster(job_cluster::Options),
     /// Run an artifact on this machine, in several worker processes
     Local(local::Options),
     /// Start a crate for a job of your own, in a new folder
@@ -102,6 +107,7 @@ fn main() -> ExitCode {
         Verb::Jobmanager(options) => daemon::jobmanager(&options),
         Verb::StandaloneJob(options) => standalone_job::run(&options),
         Verb::Taskmanager(options) => daemon::taskmanager(&options),
+        Verb::JobCluster(options) => job_cluster::run(&options),
         Verb::Local(options) => local::run(&options).map(|never| match never {}),
         Verb::New(options) => scaffold::run(&options),
         Verb::Config(options) => config::run(&options),

@@ -7,22 +7,27 @@
 //!       ▼
 //!  JobManager: artifact (once), job graph, progress, result
 //! ```
+//! With `-t standalone-per-job` each `execute()` starts a JobManager of its own first, as a process of this machine.
 //! Attached (the default), a blocking `execute()` waits for its job; with `-d` it returns when the job is accepted.
 
+mod clusters;
 mod program;
 mod progress;
 
 use std::{
     ffi::OsString,
-    path::{Path, PathBuf},
+    path::Path,
     process::{ExitCode, ExitStatus},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex},
 };
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use clap::{Args, ValueEnum};
 use millstream::model::{
-    config::{Configuration, PARALLELISM, REST_ADDRESS, STATE_RECOVERY_PATH},
+    config::{
+        Configuration, HIGH_AVAILABILITY, HighAvailability, LOG_DIRECTORY, PARALLELISM, REST_ADDRESS,
+        STATE_RECOVERY_PATH,
+    },
     id::JobId,
     state::JobStatus,
 };
@@ -30,8 +35,11 @@ use millstream_client::{Access, Client};
 use millstream_cluster::{executable::Executable, program::ProgramLine};
 use tokio::{runtime::Builder, signal};
 
-use self::program::Program;
-use crate::{Form, local, plan, settings};
+use self::{
+    clusters::{Clusters, PerJob},
+    program::Program,
+};
+use crate::{Form, job_cluster, local, plan, settings};
 
 #[derive(Args)]
 #[command(override_usage = "millstream run [OPTIONS] [-Dkey=value]... ARTIFACT [ARGS]...")]
@@ -72,6 +80,8 @@ enum Target {
     Local,
     /// On the cluster of a JobManager
     Remote,
+    /// Each on a cluster of its own on this machine, which ends with it
+    StandalonePerJob,
 }
 
 /// The program's jobs have not all finished.
@@ -96,13 +106,18 @@ pub fn run(options: &Options) -> Result<()> {
     let path = Path::new(path);
     Executable::read(path)?;
     let configuration = settings::load(&options.settings)?;
-    if options.target(&configuration) == Target::Local {
+    let target = options.target(&configuration);
+    if target == Target::Local {
         return local::become_program(path, options.dynamic(), arguments).map(|never| match never {});
     }
-    let address = settings::jobmanager(options.jobmanager.as_deref(), &configuration)?;
-    let access = Access::configured(&configuration)?;
     let runtime = Builder::new_multi_thread().worker_threads(2).enable_all().build();
-    runtime.context("no threads can be had")?.block_on(options.run_remote(path, arguments, &address, &access))
+    runtime.context("no threads can be had")?.block_on(async {
+        let clusters = match target {
+            Target::StandalonePerJob => Clusters::PerJob(options.per_job(&configuration)?),
+            _ => Clusters::Session(options.session(&configuration).await?),
+        };
+        options.run_on(clusters, path, arguments).await
+    })
 }
 
 impl Options {
@@ -122,8 +137,30 @@ impl Options {
         parallelism.into_iter().chain(savepoint).chain(self.settings.iter().cloned()).map(settings::argument).collect()
     }
 
-    async fn run_remote(&self, path: &Path, arguments: &[OsString], address: &str, access: &Access) -> Result<()> {
-        let client = Client::connect_with(address, access).await?;
+    async fn session(&self, configuration: &Configuration) -> Result<Client> {
+        let address = settings::jobmanager(self.jobmanager.as_deref(), configuration)?;
+        Ok(Client::connect_with(&address, &Access::configured(configuration)?).await?)
+    }
+
+    fn per_job(&self, configuration: &Configuration) -> Result<PerJob> {
+        if let Some(address) = &self.jobmanager {
+            bail!("-m {address} names a cluster that is there, and with -t standalone-per-job each job gets its own");
+        }
+        if configuration.get(&HIGH_AVAILABILITY)? != HighAvailability::None {
+            eprintln!(
+                "warning: {} is not for clusters of one job, whose JobManager nobody starts again",
+                HIGH_AVAILABILITY.name()
+            );
+        }
+        Ok(PerJob {
+            access: Access::configured(configuration)?,
+            settings: self.settings.clone(),
+            log_folder: job_cluster::log_folder(configuration.get(&LOG_DIRECTORY)?)?,
+            ends_with_client: self.shutdown_on_attached_exit && !self.detached,
+        })
+    }
+
+    async fn run_on(&self, clusters: Clusters, path: &Path, arguments: &[OsString]) -> Result<()> {
         let line = ProgramLine::open().context("no socket for the program can be had")?;
         let mut child = line
             .command(&plan::program(path))
@@ -132,8 +169,8 @@ impl Options {
             .spawn()
             .with_context(|| format!("cannot start {}", path.display()))?;
         let program = Arc::new(Program {
-            client: client.clone(),
-            artifact: PathBuf::from(path),
+            clusters,
+            artifact: std::path::absolute(path).context("the current folder has no name")?,
             is_detached: self.detached,
             form: self.output,
             jobs: Mutex::default(),
@@ -145,48 +182,45 @@ impl Options {
         };
         serving.abort();
         let Some(status) = ended else {
-            self.on_interrupt(client, &program).await?;
+            self.on_interrupt(&program).await?;
+            program.let_go().await;
             return Err(NotFinished::Interrupted.into());
         };
+        program.let_go().await;
         program.verdict(status).map_err(Into::into)
     }
 
     /// As Flink does: the jobs of an attached client that is interrupted go on, unless it was told to take them with it.
-    async fn on_interrupt(&self, mut client: Client, program: &Program) -> Result<()> {
-        for job in program.running() {
+    async fn on_interrupt(&self, program: &Program) -> Result<()> {
+        for (job, mut client) in program.running() {
             if self.shutdown_on_attached_exit {
                 client.cancel(job).await?;
                 eprintln!("Job {job} is cancelled.");
             } else {
-                eprintln!("Job {job} goes on; `millstream cancel {job}` ends it.");
+                eprintln!("Job {job} goes on; `millstream cancel -m {} {job}` ends it.", client.address());
             }
         }
         Ok(())
     }
 }
 
-/// What is known of a job that the program has submitted.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Fate {
-    Running,
-    Ended(JobStatus),
-}
-
 impl Program {
-    fn running(&self) -> Vec<JobId> {
-        let jobs = self.jobs.lock().unwrap_or_else(PoisonError::into_inner);
-        jobs.iter().filter(|(_, fate)| *fate == Fate::Running).map(|(job, _)| *job).collect()
+    /// The jobs of whose end nothing is known, and who can be asked about them.
+    fn running(&self) -> Vec<(JobId, Client)> {
+        let jobs = self.jobs();
+        let running = jobs.iter().filter(|known| known.ended_as().is_none());
+        running.map(|known| (known.job, known.client.clone())).collect()
     }
 
     /// What the command ends with: how its jobs ended comes before what the program made of it.
     fn verdict(&self, status: ExitStatus) -> Result<(), NotFinished> {
-        let jobs = self.jobs.lock().unwrap_or_else(PoisonError::into_inner);
-        let ended_as = |wanted: JobStatus| jobs.iter().find(|(_, fate)| *fate == Fate::Ended(wanted));
-        if let Some((job, _)) = ended_as(JobStatus::Failed) {
-            return Err(NotFinished::Failed(*job));
+        let jobs = self.jobs();
+        let ended_as = |wanted: JobStatus| jobs.iter().find(|known| known.ended_as() == Some(wanted));
+        if let Some(known) = ended_as(JobStatus::Failed) {
+            return Err(NotFinished::Failed(known.job));
         }
-        if let Some((job, _)) = ended_as(JobStatus::Canceled) {
-            return Err(NotFinished::Cancelled(*job));
+        if let Some(known) = ended_as(JobStatus::Canceled) {
+            return Err(NotFinished::Cancelled(known.job));
         }
         if !status.success() {
             return Err(NotFinished::Program(status));

@@ -19,6 +19,7 @@
 //! | artifacts by their hash | `artifacts` |
 //! | what can be read from an artifact without running it | [`executable`] |
 //! | programs that describe jobs, and their calls | [`program`] |
+//! | a client and the cluster that it starts for one job | [`job_line`] |
 //! | artifacts that were put in place before a cluster starts | [`usrlib`] |
 //! | where a port may be opened | `address` |
 //! | who may call what there | `security` |
@@ -27,6 +28,7 @@
 mod address;
 mod artifacts;
 pub mod executable;
+pub mod job_line;
 pub mod jobmanager;
 mod metrics;
 pub mod program;

@@ -202,7 +202,7 @@ impl Running {
 }
 
 /// What a job's end is to its application.
-fn end_of(job: JobId, finished: FinishedJob) -> Result<JobStatus, Failure> {
+pub(super) fn end_of(job: JobId, finished: FinishedJob) -> Result<JobStatus, Failure> {
     match finished.status {
         JobStatus::Finished | JobStatus::Canceled => Ok(finished.status),
         _ => {
@@ -213,7 +213,7 @@ fn end_of(job: JobId, finished: FinishedJob) -> Result<JobStatus, Failure> {
 }
 
 /// Waits for a job's end.
-async fn wait(cluster: &Cluster, job: JobId) -> Result<FinishedJob, Failure> {
+pub(super) async fn wait(cluster: &Cluster, job: JobId) -> Result<FinishedJob, Failure> {
     let ended = cluster.with_job(job, |job| job.ended.subscribe());
     let mut ended = ended.ok_or_else(|| calls::unknown(job))?;
     // Its sender is with the job, which may have been forgotten.

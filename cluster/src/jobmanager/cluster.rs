@@ -270,6 +270,13 @@ impl Cluster {
         state.resources.missing().filter(|(job, _)| *job == id).map(|(_, missing)| missing).sum()
     }
 
+    /// Why a job does not come up, for those who look after it.
+    pub(super) fn note_trouble(&self, id: JobId, why: String) {
+        if let Some(job) = self.lock().jobs.get_mut(&id) {
+            job.trouble = Some(why);
+        }
+    }
+
     /// Does something with a job that is known.
     pub(super) fn with_job<R>(&self, id: JobId, ask: impl FnOnce(&Job) -> R) -> Option<R> {
         self.lock().jobs.get(&id).map(ask)

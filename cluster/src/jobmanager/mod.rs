@@ -18,6 +18,7 @@
 //! | and by REST, as Flink's | `rest` |
 //! | programs that run beside the JobManager | `programs`, and their `calls` |
 //! | a program that the cluster is for | `application` |
+//! | a job that the cluster is for | `one_job`, with `own_task_managers` |
 //! | the calls of TaskManagers | `connections` |
 
 mod accepted;
@@ -28,6 +29,8 @@ mod cluster;
 mod connections;
 mod explain;
 mod job;
+mod one_job;
+mod own_task_managers;
 mod programs;
 mod rest;
 mod submission;
@@ -54,6 +57,7 @@ use self::{
     application::ApplicationRunner,
     cluster::Cluster,
     connections::Connections,
+    one_job::OneJobRunner,
     rest::Rest,
     submission::Submission,
 };
@@ -66,7 +70,11 @@ use crate::{
     security::{Guard, tls},
 };
 
-pub use self::application::{Application, ApplicationStatus};
+pub use self::{
+    application::{Application, ApplicationStatus},
+    one_job::OneJob,
+    own_task_managers::TaskManagerCommand,
+};
 
 /// Where a JobManager can be reached.
 #[derive(Clone, Copy, Debug)]
@@ -86,7 +94,7 @@ pub async fn run(
     ready: impl FnOnce(Addresses),
     stop: impl Future<Output = ()>,
 ) -> Result<(), Failure> {
-    serve(configuration, None, ready, stop).await.map(drop)
+    serve(configuration, Purpose::Session, ready, stop).await.map(drop)
 }
 
 /// Runs a JobManager for an application, until that has ended or `stop` is there. Calls `ready` when it can be reached.
@@ -100,12 +108,44 @@ pub async fn run_application(
     ready: impl FnOnce(Addresses),
     stop: impl Future<Output = ()>,
 ) -> Result<Option<ApplicationStatus>, Failure> {
-    serve(configuration, Some(application), ready, stop).await
+    serve(configuration, Purpose::Application(application), ready, stop).await
+}
+
+/// Runs a JobManager for a job, until that has ended and its client has left, or `stop` is there. How the job ended; `None`
+/// if it was stopped.
+///
+/// # Errors
+/// If it cannot start, or the job has failed.
+pub async fn run_job(
+    configuration: Configuration,
+    job: OneJob,
+    stop: impl Future<Output = ()>,
+) -> Result<Option<ApplicationStatus>, Failure> {
+    serve(configuration, Purpose::Job(Box::new(job)), drop, stop).await
+}
+
+/// What a cluster is for.
+enum Purpose {
+    /// The jobs of all who come.
+    Session,
+    Application(Application),
+    Job(Box<OneJob>),
+}
+
+impl Purpose {
+    /// What it is for alone.
+    fn only_for(&self) -> Option<&'static str> {
+        match self {
+            Purpose::Session => None,
+            Purpose::Application(_) => Some("application"),
+            Purpose::Job(_) => Some("job"),
+        }
+    }
 }
 
 async fn serve(
     configuration: Configuration,
-    application: Option<Application>,
+    purpose: Purpose,
     ready: impl FnOnce(Addresses),
     stop: impl Future<Output = ()>,
 ) -> Result<Option<ApplicationStatus>, Failure> {
@@ -154,8 +194,8 @@ async fn serve(
     };
     let numbers = JobManagerMetrics { host: host_name(), ask };
     let _reporters = Reporters::start(&configuration, Arc::new(numbers)).await?;
-    let is_application = application.is_some();
-    let submission = Submission { cluster: cluster.clone(), artifacts: artifacts.clone(), is_application };
+    let only_for = purpose.only_for();
+    let submission = Submission { cluster: cluster.clone(), artifacts: artifacts.clone(), only_for };
     let submission = v1::job_submission_server::JobSubmissionServer::new(submission)
         .max_decoding_message_size(LARGEST_MESSAGE)
         .max_encoding_message_size(usize::MAX);
@@ -177,7 +217,7 @@ async fn serve(
         .add_service(reflection().build_v1alpha().map_err(damaged)?)
         .into_axum_router();
     let mut rest = Rest::new(&configuration, cluster.clone(), artifacts.clone(), addresses.clients)?;
-    if is_application {
+    if only_for.is_some() {
         rest.take_no_programs();
     }
     let for_clients =
@@ -185,23 +225,31 @@ async fn serve(
     let for_task_managers = Server::builder().add_service(connections).serve_with_incoming(incoming(task_managers));
     tracing::info!(clients = %addresses.clients, task_managers = %addresses.task_managers, "the JobManager is ready");
     ready(addresses);
-    let runner = ApplicationRunner { cluster: cluster.clone(), artifacts: artifacts.clone() };
-    let application_ends = async {
-        match application {
-            Some(application) => runner.run(application).await.map(Some),
-            None => std::future::pending().await,
+    let mut one_job = None;
+    let purpose_ends = async {
+        match purpose {
+            Purpose::Session => std::future::pending().await,
+            Purpose::Application(application) => {
+                let runner = ApplicationRunner { cluster: cluster.clone(), artifacts: artifacts.clone() };
+                runner.run(application).await.map(Some)
+            }
+            Purpose::Job(job) => {
+                let runner = OneJobRunner::new(*job, configuration, cluster.clone(), artifacts.clone(), addresses);
+                one_job.insert(runner).run().await.map(Some)
+            }
         }
     };
     let served = tokio::select! {
         never = for_clients => match never {},
-        served = for_task_managers => served,
-        ended = application_ends => return ended,
-        () = stop => Ok(()),
+        served = for_task_managers => served.map(|()| None),
+        ended = purpose_ends => return ended,
+        () = stop => Ok(None),
     };
     cluster.log_end();
-    served
-        .map(|()| None)
-        .map_err(|cause| Failure::new(format!("a port of the JobManager cannot be served any more: {cause}")))
+    if let Some(mut one_job) = one_job {
+        one_job.end().await;
+    }
+    served.map_err(|cause| Failure::new(format!("a port of the JobManager cannot be served any more: {cause}")))
 }
 
 /// Small answers leave at once.

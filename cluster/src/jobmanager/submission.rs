@@ -23,8 +23,8 @@ const WATCH_INTERVAL_MIN: Duration = Duration::from_millis(50);
 pub(super) struct Submission {
     pub(super) cluster: Cluster,
     pub(super) artifacts: Arc<Artifacts>,
-    /// Whether the cluster is for one application, whose jobs come another way.
-    pub(super) is_application: bool,
+    /// What the cluster is for, if it takes no jobs of others.
+    pub(super) only_for: Option<&'static str>,
 }
 
 #[tonic::async_trait]
@@ -59,10 +59,10 @@ impl JobSubmission for Submission {
         &self,
         request: Request<v1::SubmitJobRequest>,
     ) -> Result<Response<v1::SubmitJobResponse>, Status> {
-        if self.is_application {
-            return Err(Status::failed_precondition(
-                "this cluster is for one application, and takes no other jobs: start another cluster for them",
-            ));
+        if let Some(what) = self.only_for {
+            return Err(Status::failed_precondition(format!(
+                "this cluster is for one {what}, and takes no other jobs: start another cluster for them"
+            )));
         }
         let graph: JobGraph = serde_json::from_slice(&request.into_inner().job_graph)
             .map_err(|cause| Status::invalid_argument(format!("the job graph cannot be read: {cause}")))?;
