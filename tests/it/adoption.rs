@@ -8,6 +8,7 @@ use std::path::Path;
 use millstream_tests::{
     counts::{deviation, visible},
     has_ended,
+    http::Http,
     job_process::{JOB_ID, JobFolder},
     signal,
     standalone::StandaloneCluster,
@@ -17,6 +18,7 @@ use millstream_tests::{
 
 /// It never ends by itself.
 const PROGRAM: &str = env!("CARGO_BIN_EXE_growing_word_count_job");
+const FINITE_PROGRAM: &str = env!("CARGO_BIN_EXE_two_pipelines_job");
 const ADOPTED: &str = "the job is adopted";
 const DEPLOYED: &str = "the job is deployed";
 
@@ -148,6 +150,51 @@ fn a_job_that_lost_a_worker_while_nobody_led_it_starts_again_from_its_checkpoint
     assert_eq!(scene.logged("the job cannot be adopted"), 1);
     assert!(workers.iter().all(|worker| has_ended(*worker)), "what is not adopted is ended");
     scene.cancel();
+}
+
+#[test]
+fn jobs_that_had_ended_before_are_listed_by_the_next_jobmanager_with_their_ends() {
+    let root = tempfile::tempdir().unwrap();
+    let storage = root.path().join("storage");
+    let setting = format!("high-availability.storageDir: {}", storage.display());
+    let cluster = StandaloneCluster::start(1, 2, &["high-availability.type: file", &setting]);
+    let http = Http(cluster.address());
+    let succeed = |arguments: &[&str]| {
+        let output = cluster.ask(arguments);
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    };
+    succeed(&["run", FINITE_PROGRAM]);
+    let folder = JobFolder::new(root.path());
+    let [input, output] = [folder.input(), folder.output()];
+    succeed(&["run", "-d", PROGRAM, input.to_str().unwrap(), output.to_str().unwrap()]);
+    let jobs = || http.get("/jobs/overview").json()["jobs"].as_array().unwrap().clone();
+    let id = jobs()[1]["jid"].as_str().unwrap().to_owned();
+    succeed(&["cancel", &id]);
+    wait_until("both have ended", || storage.join("job-results").read_dir().unwrap().count() == 2);
+    let known = |job: &serde_json::Value| {
+        ["jid", "name", "state", "start-time", "end-time", "duration"].map(|part| job[part].clone())
+    };
+    let before: Vec<_> = jobs().iter().map(known).collect();
+    assert_eq!([&before[0][2], &before[1][2]], ["FINISHED", "CANCELED"]);
+
+    let jobmanager = cluster.processes("jobmanager")[0];
+    signal("KILL", jobmanager);
+    wait_until("its end", || has_ended(jobmanager));
+    cluster.run_script("jobmanager.sh", &["start"]);
+    assert_eq!(jobs().iter().map(known).collect::<Vec<_>>(), before);
+    let counts = http.get("/overview").json();
+    assert_eq!([&counts["jobs-finished"], &counts["jobs-cancelled"], &counts["jobs-running"]], [1, 1, 0]);
+    assert_eq!(http.get(&format!("/jobs/{id}")).json()["state"], "CANCELED");
+    let listed = succeed(&["list", "--all"]);
+    assert!(listed.contains("(FINISHED)") && listed.contains("(CANCELED)") && listed.contains(&id), "{listed}");
+    let status: serde_json::Value = serde_json::from_str(&succeed(&["status", &id, "--output", "json"])).unwrap();
+    assert_eq!(status["status"], "CANCELED");
+    // Again, and it stays so.
+    succeed(&["cancel", &id]);
+    assert_eq!(jobs().iter().map(known).collect::<Vec<_>>(), before);
+    // None of them runs again.
+    assert_eq!(cluster.log("jobmanager").matches("is taken up").count(), 0);
 }
 
 #[test]

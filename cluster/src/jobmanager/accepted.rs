@@ -38,7 +38,7 @@ pub(super) struct AcceptedJobs {
 ///
 /// # Errors
 /// If the configuration has a bad value.
-fn storage(configuration: &Configuration) -> Result<Option<PathBuf>, Failure> {
+pub(super) fn storage(configuration: &Configuration) -> Result<Option<PathBuf>, Failure> {
     if configuration.get(&HIGH_AVAILABILITY)? != HighAvailability::File {
         return Ok(None);
     }

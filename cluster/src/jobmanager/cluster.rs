@@ -25,6 +25,7 @@ use millstream_slots::{Allocation, LostWorker, ReportRefused, ResourceManager, S
 
 use super::{
     accepted::{AcceptedJob, AcceptedJobs},
+    ended::{EndedJob, EndedJobs},
     job::{Job, Link, Outbox},
 };
 use crate::{
@@ -40,6 +41,9 @@ const ENDED_JOBS_MAX: usize = 1000;
 pub(super) struct Cluster {
     leadership: Arc<Leadership>,
     accepted: Arc<AcceptedJobs>,
+    ended: Arc<EndedJobs>,
+    /// Those that have ended with JobManagers before this one.
+    earlier: Arc<BTreeMap<JobId, EndedJob>>,
     /// What jobs are configured with that do not say otherwise.
     configuration: Arc<Configuration>,
     state: Arc<Mutex<State>>,
@@ -104,6 +108,7 @@ impl Cluster {
     pub(super) fn new(
         leadership: Leadership,
         accepted: AcceptedJobs,
+        ended: EndedJobs,
         configuration: Configuration,
         spread: Spread,
     ) -> Cluster {
@@ -116,6 +121,8 @@ impl Cluster {
         Cluster {
             leadership: Arc::new(leadership),
             accepted: Arc::new(accepted),
+            earlier: Arc::new(ended.load(ENDED_JOBS_MAX)),
+            ended: Arc::new(ended),
             configuration: Arc::new(configuration),
             state: Arc::new(Mutex::new(state)),
         }
@@ -234,6 +241,9 @@ impl Cluster {
             let outcome = waiting.wait();
             // Of one that was taken over by another leader, the result is to come.
             if outcome.status.is_terminal() {
+                if let Some(ended) = cluster.note_end(waiting.job()) {
+                    cluster.ended.store(ended);
+                }
                 cluster.accepted.forget(waiting.job());
             }
             cluster.on_job_ended(waiting.job());
@@ -244,6 +254,14 @@ impl Cluster {
         }
     }
 
+    /// What is left of a job that has just ended.
+    fn note_end(&self, id: JobId) -> Option<EndedJob> {
+        let mut state = self.lock();
+        let job = state.jobs.get_mut(&id)?;
+        job.note_end(wall_millis());
+        Some(EndedJob { job: job.describe(), result: job.result()? })
+    }
+
     fn on_job_ended(&self, id: JobId) {
         let mut state = self.lock();
         for (task_manager, allocation) in state.resources.on_ended(id) {
@@ -251,9 +269,7 @@ impl Cluster {
             state.send(task_manager, Body::Release(release));
         }
         if let Some(job) = state.jobs.get_mut(&id) {
-            job.is_over.store(true, Ordering::SeqCst);
-            job.end_time_millis = wall_millis();
-            job.trouble = None;
+            job.note_end(wall_millis());
             job.ended.send_replace(true);
         }
         let ended = state.jobs.values().filter(|job| job.has_ended());
@@ -282,15 +298,28 @@ impl Cluster {
         self.lock().jobs.get(&id).map(ask)
     }
 
-    /// All jobs, oldest first.
-    pub(super) fn jobs(&self) -> Vec<v1::Job> {
+    /// What is left of a job that has ended with an earlier JobManager.
+    pub(super) fn earlier(&self, id: JobId) -> Option<EndedJob> {
+        self.earlier.get(&id).cloned()
+    }
+
+    /// Asks about all those, but for one that was submitted again.
+    pub(super) fn each_earlier<R>(&self, mut ask: impl FnMut(JobId, &EndedJob) -> R) -> Vec<R> {
         let state = self.lock();
-        let mut jobs: Vec<v1::Job> = state.jobs.values().map(Job::describe).collect();
+        let others = self.earlier.iter().filter(|(id, _)| !state.jobs.contains_key(id));
+        others.map(|(id, ended)| ask(*id, ended)).collect()
+    }
+
+    /// All jobs, those that have ended with earlier JobManagers among them, oldest first.
+    pub(super) fn jobs(&self) -> Vec<v1::Job> {
+        let mut jobs = self.each_earlier(|_, ended| ended.job.clone());
+        let state = self.lock();
+        jobs.extend(state.jobs.values().map(Job::describe));
         jobs.sort_by_key(|job| job.start_time_millis);
         jobs
     }
 
-    /// Asks about every job, oldest first. Nothing may wait in `ask`.
+    /// Asks about every job of this JobManager, oldest first. Nothing may wait in `ask`.
     pub(super) fn each_job<R>(&self, ask: impl FnMut(&Job) -> R) -> Vec<R> {
         let state = self.lock();
         let mut jobs: Vec<&Job> = state.jobs.values().collect();

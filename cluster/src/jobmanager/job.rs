@@ -84,6 +84,15 @@ impl Job {
         }
     }
 
+    /// The job has ended. The first time counts.
+    pub(super) fn note_end(&mut self, at_millis: i64) {
+        self.is_over.store(true, Ordering::SeqCst);
+        self.trouble = None;
+        if self.end_time_millis == 0 {
+            self.end_time_millis = at_millis;
+        }
+    }
+
     pub(super) fn has_ended(&self) -> bool {
         self.end_time_millis != 0
     }

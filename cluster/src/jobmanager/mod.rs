@@ -12,7 +12,7 @@
 //! | jobs, slots and TaskManagers together | `cluster` |
 //! | one job | `job` |
 //! | what holds a job back | `explain` |
-//! | jobs that outlive this process | `accepted` |
+//! | jobs that outlive this process | `accepted`, and what is left of them `ended` |
 //! | the port of clients | `client_port` |
 //! | what clients may ask by gRPC | `submission` |
 //! | and by REST, as Flink's | `rest` |
@@ -27,6 +27,7 @@ mod calls;
 pub(crate) mod client_port;
 mod cluster;
 mod connections;
+mod ended;
 mod explain;
 mod job;
 mod one_job;
@@ -57,6 +58,7 @@ use self::{
     application::ApplicationRunner,
     cluster::Cluster,
     connections::Connections,
+    ended::EndedJobs,
     one_job::OneJobRunner,
     rest::Rest,
     submission::Submission,
@@ -179,7 +181,8 @@ async fn serve(
     let spread = if configuration.get(&EVENLY_SPREAD_OUT_SLOTS)? { Spread::Evenly } else { Spread::Pack };
     let leadership = Leadership::of(&configuration)?;
     let accepted = AcceptedJobs::open(&configuration)?;
-    let cluster = Cluster::new(leadership, accepted, configuration.clone(), spread);
+    let ended = EndedJobs::open(&configuration)?;
+    let cluster = Cluster::new(leadership, accepted, ended, configuration.clone(), spread);
     let needed = cluster.recover()?;
     artifacts.retain(|sha256| needed.contains(sha256));
     let connections = Connections {

@@ -11,6 +11,7 @@ use tonic::{Request, Response, Status, Streaming};
 
 use super::{
     cluster::{Cluster, SubmissionRefused},
+    ended::EndedJob,
     explain::explain,
     job::Job,
 };
@@ -78,7 +79,11 @@ impl JobSubmission for Submission {
     }
 
     async fn get_job(&self, request: Request<v1::GetJobRequest>) -> Result<Response<v1::GetJobResponse>, Status> {
-        let (job, result) = self.of_job(&request.into_inner().job_id, |job| (job.describe(), job.result()))?;
+        let job_id = request.into_inner().job_id;
+        if let Some(EndedJob { job, result }) = self.of_earlier(&job_id)? {
+            return Ok(Response::new(v1::GetJobResponse { job: Some(job), result: Some(result) }));
+        }
+        let (job, result) = self.of_job(&job_id, |job| (job.describe(), job.result()))?;
         Ok(Response::new(v1::GetJobResponse { job: Some(job), result }))
     }
 
@@ -90,6 +95,10 @@ impl JobSubmission for Submission {
             0 => WATCH_INTERVAL,
             millis => Duration::from_millis(millis.into()).max(WATCH_INTERVAL_MIN),
         };
+        if let Some(EndedJob { job, result }) = self.of_earlier(&job_id)? {
+            let answer = v1::WatchJobResponse { job: Some(job), result: Some(result) };
+            return Ok(Response::new(Box::pin(tokio_stream::once(Ok(answer)))));
+        }
         let id = parse(&job_id)?;
         let mut ended = self.of_job(&job_id, |job| job.ended.subscribe())?;
         let cluster = self.cluster.clone();
@@ -118,7 +127,11 @@ impl JobSubmission for Submission {
         &self,
         request: Request<v1::CancelJobRequest>,
     ) -> Result<Response<v1::CancelJobResponse>, Status> {
-        let handle = self.of_job(&request.into_inner().job_id, |job| job.handle.clone())?;
+        let job_id = request.into_inner().job_id;
+        if self.of_earlier(&job_id)?.is_some() {
+            return Ok(Response::new(v1::CancelJobResponse {}));
+        }
+        let handle = self.of_job(&job_id, |job| job.handle.clone())?;
         // It waits if the JobMaster has very many requests.
         blocking(move || handle.cancel()).await?;
         Ok(Response::new(v1::CancelJobResponse {}))
@@ -128,7 +141,14 @@ impl JobSubmission for Submission {
         &self,
         request: Request<v1::TriggerCheckpointRequest>,
     ) -> Result<Response<v1::TriggerCheckpointResponse>, Status> {
-        let handle = self.of_job(&request.into_inner().job_id, |job| job.handle.clone())?;
+        let job_id = request.into_inner().job_id;
+        if let Some(ended) = self.of_earlier(&job_id)? {
+            let status = ended.result.status().as_str_name();
+            return Err(Status::failed_precondition(format!(
+                "the job has ended ({status}), before this JobManager began"
+            )));
+        }
+        let handle = self.of_job(&job_id, |job| job.handle.clone())?;
         let taken = blocking(move || handle.trigger_checkpoint()).await?;
         let checkpoint = taken.map_err(|refused| Status::failed_precondition(refused.to_string()))?;
         Ok(Response::new(v1::TriggerCheckpointResponse { checkpoint_id: checkpoint.0 }))
@@ -201,6 +221,13 @@ pub(super) async fn accept(cluster: &Cluster, artifacts: &Artifacts, graph: JobG
 }
 
 impl Submission {
+    /// What is left of a job, if it has ended with an earlier JobManager and is not known anew.
+    fn of_earlier(&self, job_id: &str) -> Result<Option<EndedJob>, Status> {
+        let id = parse(job_id)?;
+        let is_new = self.cluster.with_job(id, |_| ()).is_some();
+        Ok(if is_new { None } else { self.cluster.earlier(id) })
+    }
+
     fn of_job<R>(&self, job_id: &str, ask: impl FnOnce(&Job) -> R) -> Result<R, Status> {
         let id = parse(job_id)?;
         self.cluster.with_job(id, ask).ok_or_else(|| Status::not_found(format!("there is no job {id}")))

@@ -17,7 +17,7 @@ use super::{
     query::Query,
     vertices,
 };
-use crate::jobmanager::{cluster::wall_millis, job::Job};
+use crate::jobmanager::{cluster::wall_millis, ended::EndedJob, job::Job};
 
 /// How long a JobMaster may take to say how its tasks are.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -34,7 +34,8 @@ struct Known {
     end: i64,
     changed: i64,
     counts: TaskCounts,
-    handle: JobHandle,
+    /// `None` if it has ended with an earlier JobManager; then nothing is known of its vertices either.
+    handle: Option<JobHandle>,
     plan: Arc<Plan>,
 }
 
@@ -56,9 +57,32 @@ impl Known {
             end,
             changed: changed.max(job.start_time_millis),
             counts: metrics.tasks_by_state,
-            handle: job.handle.clone(),
+            handle: Some(job.handle.clone()),
             plan: job.plan.clone(),
         }
+    }
+
+    fn earlier(id: JobId, ended: &EndedJob) -> Option<Known> {
+        let EndedJob { job, .. } = ended;
+        Some(Known {
+            id,
+            name: job.name.clone(),
+            status: ended.status()?,
+            start: job.start_time_millis,
+            end: job.end_time_millis,
+            changed: job.end_time_millis,
+            counts: TaskCounts::default(),
+            handle: None,
+            plan: Arc::default(),
+        })
+    }
+
+    /// Those of this JobManager and of those before it, oldest first.
+    fn all(rest: &Rest) -> Vec<Known> {
+        let mut all: Vec<Known> = rest.cluster.each_earlier(Known::earlier).into_iter().flatten().collect();
+        all.extend(rest.cluster.each_job(Known::of));
+        all.sort_by_key(|job| job.start);
+        all
     }
 
     fn duration(&self, now: i64) -> i64 {
@@ -80,6 +104,7 @@ fn job_id(text: &str) -> Result<JobId, RestError> {
 fn known(rest: &Rest, text: &str) -> Result<Known, RestError> {
     let id = job_id(text)?;
     let known = rest.cluster.with_job(id, Known::of);
+    let known = known.or_else(|| Known::earlier(id, &rest.cluster.earlier(id)?));
     known.ok_or_else(|| RestError::not_found(format!("Job {id} not found")))
 }
 
@@ -93,15 +118,14 @@ pub(super) async fn snapshot(handle: JobHandle) -> Result<Option<ExecutionSnapsh
 
 /// `GET /jobs`
 pub(super) async fn all(State(rest): State<Arc<Rest>>) -> Answer {
-    let jobs =
-        rest.cluster.each_job(|job| json!({ "id": job.handle.job().to_string(), "status": job.handle.status() }));
-    ok(&json!({ "jobs": jobs }))
+    let jobs = Known::all(&rest).into_iter().map(|job| json!({ "id": job.id.to_string(), "status": job.status }));
+    ok(&json!({ "jobs": jobs.collect::<Vec<_>>() }))
 }
 
 /// `GET /jobs/overview`
 pub(super) async fn overview(State(rest): State<Arc<Rest>>) -> Answer {
     let now = wall_millis();
-    let jobs = rest.cluster.each_job(Known::of).into_iter().map(|job| {
+    let jobs = Known::all(&rest).into_iter().map(|job| {
         json!({
             "jid": job.id.to_string(),
             "name": job.name,
@@ -122,7 +146,10 @@ pub(super) async fn overview(State(rest): State<Arc<Rest>>) -> Answer {
 /// `GET /jobs/:jobid`
 pub(super) async fn details(State(rest): State<Arc<Rest>>, Path(id): Path<String>) -> Answer {
     let job = known(&rest, &id)?;
-    let snapshot = snapshot(job.handle.clone()).await?;
+    let snapshot = match job.handle.clone() {
+        Some(handle) => snapshot(handle).await?,
+        None => None,
+    };
     let now = wall_millis();
     let vertices = vertices::all(&job.plan, snapshot.as_ref(), now);
     let mut counts = TaskCounts::default();
@@ -214,8 +241,9 @@ pub(super) async fn terminate(
         );
         return Err(RestError::new(StatusCode::CONFLICT, message));
     }
+    let Some(handle) = job.handle else { return accepted() };
     // It waits if the JobMaster has very many requests.
-    let cancelled = tokio::task::spawn_blocking(move || job.handle.cancel()).await;
+    let cancelled = tokio::task::spawn_blocking(move || handle.cancel()).await;
     cancelled.map_err(|cause| RestError::new(StatusCode::INTERNAL_SERVER_ERROR, cause.to_string()))?;
     accepted()
 }

@@ -23,7 +23,8 @@ const COMMIT: &str = "<unknown>";
 /// `GET /overview`
 pub(super) async fn overview(State(rest): State<Arc<Rest>>) -> Answer {
     let task_managers = rest.cluster.task_managers();
-    let statuses = rest.cluster.each_job(|job| job.handle.status());
+    let mut statuses = rest.cluster.each_job(|job| job.handle.status());
+    statuses.extend(rest.cluster.each_earlier(|_, ended| ended.status()).into_iter().flatten());
     let count = |is: fn(JobStatus) -> bool| statuses.iter().filter(|status| is(**status)).count();
     ok(&json!({
         "taskmanagers": task_managers.len(),

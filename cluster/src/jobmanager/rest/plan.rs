@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
 /// A job's vertices, in topological order.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(in crate::jobmanager) struct Plan {
     pub(super) vertices: Vec<PlanVertex>,
 }
