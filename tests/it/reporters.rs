@@ -4,6 +4,7 @@
 use std::{fs, path::Path};
 
 use millstream_tests::{
+    collector::Collector,
     prometheus::Prometheus,
     signal,
     standalone::{StandaloneCluster, free_ports},
@@ -120,6 +121,38 @@ fn prometheus_gets_flinks_names_from_each_process() {
         prometheus.query("flink_taskmanager_job_task_numRecordsIn").is_empty()
             && prometheus.value("flink_jobmanager_taskSlotsAvailable") == Some(4.0)
     });
+}
+
+#[test]
+#[ignore = "long: a collector of OpenTelemetry has to be built"]
+fn a_real_collector_takes_what_is_sent_by_either_protocol() {
+    let collector = Collector::start();
+    let (grpc, http) = (collector.grpc, collector.http);
+    let settings = [
+        "metrics.reporter.grpc.factory.class: org.apache.flink.metrics.otel.OpenTelemetryMetricReporterFactory"
+            .to_owned(),
+        format!("metrics.reporter.grpc.exporter.endpoint: http://127.0.0.1:{grpc}"),
+        "metrics.reporter.grpc.interval: 200 ms".to_owned(),
+        "metrics.reporter.grpc.service.name: by-grpc".to_owned(),
+        "metrics.reporter.http.factory.class: otlp".to_owned(),
+        "metrics.reporter.http.exporter.protocol: HTTP".to_owned(),
+        format!("metrics.reporter.http.exporter.endpoint: http://127.0.0.1:{http}/v1/metrics"),
+        "metrics.reporter.http.interval: 200 ms".to_owned(),
+        "metrics.reporter.http.service.name: by-http".to_owned(),
+    ];
+    let cluster = StandaloneCluster::start(1, 2, &settings.each_ref().map(String::as_str));
+    let job = submitted(&cluster, "2", "never", &[]);
+    for words in [
+        "service.name: Str(by-grpc)",
+        "service.name: Str(by-http)",
+        "-> Name: flink.jobmanager.job.uptime",
+        "-> Name: flink.taskmanager.job.task.numRecordsIn",
+        "-> Name: flink.taskmanager.job.task.operator.numSeen",
+        &format!("-> job_id: Str({job})"),
+        "-> IsMonotonic: true",
+    ] {
+        wait_until(words, || collector.printed().contains(words));
+    }
 }
 
 #[test]

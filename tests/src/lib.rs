@@ -6,7 +6,7 @@
 //! | jobs in processes that are watched, killed and started again | [`job_process`] |
 //! | jobs on worker processes | [`worker_processes`] |
 //! | the command line of a real Flink | [`flink`] |
-//! | a real Prometheus | [`prometheus`] |
+//! | a real Prometheus, a real collector of OpenTelemetry | [`prometheus`], [`collector`] |
 //! | an SSH server | [`ssh`] |
 //! | certificates | [`certificates`] |
 //! | clients in Python, generated | [`python`] |
@@ -32,6 +32,7 @@ use std::{
 use millstream::prelude::*;
 
 pub mod certificates;
+pub mod collector;
 pub mod counts;
 pub mod decoders;
 pub mod flink;

@@ -14,6 +14,7 @@ mod bench;
 mod budget;
 mod checkout;
 mod ci;
+mod collector;
 mod demo;
 mod flink;
 mod phase;

@@ -6,7 +6,7 @@ use clap::Args;
 use crate::{
     budget::{Share, Steps},
     checkout::{Checkout, run as run_process},
-    flink,
+    collector, flink,
     phase::{self, Phase},
     python, servers, toolchain,
 };
@@ -64,7 +64,8 @@ pub fn run_phases(checkout: &Checkout, options: &Options, steps: &mut Steps) -> 
             steps.run(phase.share, "what the tests run", || {
                 flink::install_missing(&checkout.cache)?;
                 python::install_client_packages(&checkout.cache)?;
-                servers::install_missing(&checkout.cache)
+                servers::install_missing(&checkout.cache)?;
+                if options.nightly { collector::build_missing(&checkout.cache) } else { Ok(()) }
             });
         }
         let went_well = steps.run(phase.share, phase.name, || {

@@ -10,7 +10,10 @@ use millstream_controlplane::{
 use millstream_model::id::JobId;
 use tonic::Status;
 
-use super::cluster::{Cluster, wall_millis};
+use super::{
+    cluster::{Cluster, wall_millis},
+    ended::EndedJob,
+};
 
 /// How long a JobMaster may take to say how its tasks are.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -20,6 +23,9 @@ pub(super) async fn explain(cluster: &Cluster, id: JobId) -> Result<v1::ExplainJ
     let known = cluster
         .with_job(id, |job| (job.handle.clone(), job.shape.clone(), job.checkpoint_interval, job.trouble.clone()));
     let Some((handle, shape, checkpoint_interval, trouble)) = known else {
+        if let Some(ended) = cluster.earlier(id) {
+            return Ok(v1::ExplainJobResponse { findings: vec![earlier(&ended)] });
+        }
         return Err(Status::not_found(format!("there is no job {id} on this cluster")));
     };
     let asked = handle.clone();
@@ -38,6 +44,14 @@ pub(super) async fn explain(cluster: &Cluster, id: JobId) -> Result<v1::ExplainJ
         now: Moment(Duration::from_millis(wall_millis().max(0) as u64)),
     });
     Ok(v1::ExplainJobResponse { findings: findings.into_iter().map(told).collect() })
+}
+
+/// Of a job that has ended with an earlier JobManager no more is known than how.
+fn earlier(ended: &EndedJob) -> v1::Finding {
+    let status = ended.result.status().as_str_name().trim_start_matches("JOB_STATUS_");
+    let why = ended.result.failure.as_ref().map(|failure| format!(": {}", failure.message)).unwrap_or_default();
+    let text = format!("The job has ended before this JobManager began, and is {status}{why}");
+    v1::Finding { severity: v1::Severity::Note.into(), kind: "Ended".to_owned(), vertex_id: None, subtask: None, text }
 }
 
 fn told(finding: Finding) -> v1::Finding {
