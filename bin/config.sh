@@ -104,7 +104,7 @@ start_time() {
   [[ $1 == [ZX] ]] || echo "${20}"
 }
 
-# Moves a log out of the way: log.1 is the last one, log.5 the oldest that is kept.
+# Moves what a process has printed out of the way: out.1 is the last one, out.5 the oldest that is kept.
 keep_older() {
   local number
   for number in 4 3 2 1; do
@@ -115,7 +115,7 @@ keep_older() {
 
 # Starts a process of a kind in the background and waits until it says that it is ready.
 start() {
-  local kind=$1 log pid tries
+  local kind=$1 log out pid tries
   shift
   find_program
   mkdir -p "$MILLSTREAM_LOG_DIR" "$MILLSTREAM_PID_DIR"
@@ -126,17 +126,19 @@ start() {
   while grep -qx "$number" <<<"$taken"; do
     number=$((number + 1))
   done
+  # What it logs, which it divides into files of limited size itself, and what it prints.
   log=$MILLSTREAM_LOG_DIR/millstream-$(id -un)-$kind-$number-$(uname -n).log
-  keep_older "$log"
-  (cd "$MILLSTREAM_HOME" && exec setsid "$MILLSTREAM_BIN" "$kind" "$@" >"$log" 2>&1 </dev/null) &
+  out=${log%.log}.out
+  keep_older "$out"
+  (cd "$MILLSTREAM_HOME" && MILLSTREAM_LOG_FILE=$log exec setsid "$MILLSTREAM_BIN" "$kind" "$@" >"$out" 2>&1 </dev/null) &
   pid=$!
   for ((tries = 0; tries < 1000; tries++)); do
-    if grep -qE '^(JobManager: clients|TaskManager: registered)' "$log" 2>/dev/null; then
+    if grep -qE '^(JobManager: clients|TaskManager: registered)' "$out" 2>/dev/null; then
       echo "$pid $(start_time "$pid") $number" >>"$MILLSTREAM_PID_DIR/$kind.pid"
       echo "Started $kind, process $pid; its log is $log"
       return
     fi
-    kill -0 "$pid" 2>/dev/null || die "the $kind has ended at once:"$'\n'"$(tail -n 5 "$log")"
+    kill -0 "$pid" 2>/dev/null || die "the $kind has ended at once:"$'\n'"$(tail -n 5 "$out")"
     # A TaskManager may be told to wait for a JobManager that comes later.
     if [[ $kind == taskmanager && $tries -ge 200 ]]; then
       echo "$pid $(start_time "$pid") $number" >>"$MILLSTREAM_PID_DIR/$kind.pid"
@@ -146,7 +148,7 @@ start() {
     sleep 0.01
   done
   kill "$pid" 2>/dev/null
-  die "the $kind has not become ready within 10 s; see $log"
+  die "the $kind has not become ready within 10 s; see $log and $out"
 }
 
 # Ends processes of a kind: the newest, or all.

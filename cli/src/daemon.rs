@@ -90,7 +90,7 @@ fn end_of_input(counts: bool) -> Result<impl Future<Output = ()>> {
 /// If it cannot be read.
 pub fn configuration(given: &[OsString]) -> Result<Configuration> {
     let configuration = settings::load(given)?;
-    logging::start(&configuration);
+    logging::start_daemon(&configuration);
     for warning in configuration.warnings() {
         eprintln!("warning: {warning}");
     }

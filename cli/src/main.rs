@@ -8,6 +8,8 @@
 //! | `millstream list`, `status`, `cancel` | [`jobs`] of a cluster |
 //! | `millstream why` | [`why`]: what holds a job back |
 //! | `millstream job-cluster` | [`job_cluster`]: a JobManager for one job, which `millstream run` starts |
+//! | `millstream logs` | [`logs`] of jobs and of a cluster's processes |
+//! | `millstream log-level` | [`log_level`]: what is logged, changed at run time |
 //! | `millstream jobmanager`, `taskmanager` | [`daemon`]: the processes of a cluster |
 //! | `millstream standalone-job` | [`standalone_job`]: a JobManager for one application |
 //! | `millstream config` | [`config`]: what keys are set to |
@@ -22,6 +24,8 @@ mod job_cluster;
 mod jobs;
 mod json;
 mod local;
+mod log_level;
+mod logs;
 mod plain;
 mod plan;
 mod run;
@@ -65,6 +69,10 @@ enum Verb {
     Why(jobs::JobOptions),
     /// End a job
     Cancel(jobs::JobOptions),
+    /// Show what a job or a process of a cluster has logged and printed
+    Logs(logs::Options),
+    /// Show or change what a cluster logs, while it runs
+    LogLevel(log_level::Options),
     /// Be the JobManager of a cluster
     Jobmanager(daemon::Options),
     /// Be the JobManager of a cluster for one application, and run that beside it
@@ -104,6 +112,8 @@ fn main() -> ExitCode {
         Verb::Status(options) => jobs::job_status(&options),
         Verb::Why(options) => why::run(&options),
         Verb::Cancel(options) => jobs::cancel(&options),
+        Verb::Logs(options) => logs::run(&options),
+        Verb::LogLevel(options) => log_level::run(&options),
         Verb::Jobmanager(options) => daemon::jobmanager(&options),
         Verb::StandaloneJob(options) => standalone_job::run(&options),
         Verb::Taskmanager(options) => daemon::taskmanager(&options),

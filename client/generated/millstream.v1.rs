@@ -1311,9 +1311,696 @@ pub mod job_submission_server {
         const NAME: &'static str = SERVICE_NAME;
     }
 }
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct GetLogLevelsRequest {}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct GetLogLevelsResponse {
+    /// Of the JobManager, all together.
+    #[prost(string, tag = "1")]
+    pub levels: ::prost::alloc::string::String,
+    /// What was set for the whole cluster.
+    #[prost(string, tag = "2")]
+    pub set: ::prost::alloc::string::String,
+    /// What was set for jobs.
+    #[prost(message, repeated, tag = "3")]
+    pub jobs: ::prost::alloc::vec::Vec<JobLogLevels>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct JobLogLevels {
+    #[prost(string, tag = "1")]
+    pub job_id: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub set: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct SetLogLevelsRequest {
+    /// For the whole cluster if it is empty.
+    #[prost(string, tag = "1")]
+    pub job_id: ::prost::alloc::string::String,
+    /// LEVEL or MODULE=LEVEL, with commas between them. Levels of other modules stay as they were set.
+    #[prost(string, tag = "2")]
+    pub levels: ::prost::alloc::string::String,
+    /// Before that, what was set is forgotten.
+    #[prost(bool, tag = "3")]
+    pub reset: bool,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct SetLogLevelsResponse {
+    /// All that is set now.
+    #[prost(string, tag = "1")]
+    pub set: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ReadLogsRequest {
+    #[prost(message, optional, tag = "4")]
+    pub filter: ::core::option::Option<LogFilter>,
+    /// Only the newest that are wanted, so many.
+    #[prost(uint32, optional, tag = "5")]
+    pub last: ::core::option::Option<u32>,
+    #[prost(bool, tag = "6")]
+    pub follow: bool,
+    #[prost(oneof = "read_logs_request::Of", tags = "1, 2, 3")]
+    pub of: ::core::option::Option<read_logs_request::Of>,
+}
+/// Nested message and enum types in `ReadLogsRequest`.
+pub mod read_logs_request {
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
+    pub enum Of {
+        /// Of a job: what its workers log and print, and what the JobManager logs about it.
+        #[prost(string, tag = "1")]
+        JobId(::prost::alloc::string::String),
+        /// Of the process of a TaskManager.
+        #[prost(string, tag = "2")]
+        TaskManagerId(::prost::alloc::string::String),
+        /// Of the process of the JobManager.
+        #[prost(message, tag = "3")]
+        JobManager(super::JobManagerLog),
+    }
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct JobManagerLog {}
+/// Which lines are wanted: those for which all is true that is said.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct LogFilter {
+    /// The name of a vertex or a part of it, or at least eight digits of its id.
+    #[prost(string, tag = "1")]
+    pub task: ::prost::alloc::string::String,
+    #[prost(uint32, optional, tag = "2")]
+    pub subtask: ::core::option::Option<u32>,
+    /// At least so important. What was printed to standard output counts as INFO, to standard error as WARN.
+    #[prost(enumeration = "LogLevel", tag = "3")]
+    pub level: i32,
+    /// Not earlier; milliseconds since 1970.
+    #[prost(int64, optional, tag = "4")]
+    pub since_millis: ::core::option::Option<i64>,
+    #[prost(enumeration = "LogOrigin", tag = "5")]
+    pub origin: i32,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ReadLogsResponse {
+    #[prost(message, repeated, tag = "1")]
+    pub lines: ::prost::alloc::vec::Vec<LogLine>,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct LogLine {
+    /// Milliseconds since 1970.
+    #[prost(int64, tag = "1")]
+    pub time_millis: i64,
+    #[prost(enumeration = "LogLevel", tag = "2")]
+    pub level: i32,
+    #[prost(enumeration = "LogOrigin", tag = "3")]
+    pub origin: i32,
+    /// Of the process that has the line; empty if it is the JobManager.
+    #[prost(string, tag = "4")]
+    pub task_manager_id: ::prost::alloc::string::String,
+    #[prost(string, tag = "5")]
+    pub job_id: ::prost::alloc::string::String,
+    /// The worker process of the job.
+    #[prost(uint32, optional, tag = "6")]
+    pub worker: ::core::option::Option<u32>,
+    #[prost(string, tag = "7")]
+    pub thread: ::prost::alloc::string::String,
+    #[prost(message, optional, tag = "8")]
+    pub task: ::core::option::Option<LogTask>,
+    /// The module that has logged it.
+    #[prost(string, tag = "9")]
+    pub target: ::prost::alloc::string::String,
+    #[prost(string, tag = "10")]
+    pub message: ::prost::alloc::string::String,
+    #[prost(message, repeated, tag = "11")]
+    pub fields: ::prost::alloc::vec::Vec<LogField>,
+}
+/// The task that a line is about.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct LogTask {
+    /// The id of its vertex in hexadecimal digits, or the first eight of them.
+    #[prost(string, tag = "1")]
+    pub vertex_id: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub name: ::prost::alloc::string::String,
+    /// From 0 on.
+    #[prost(uint32, tag = "3")]
+    pub subtask: u32,
+    #[prost(uint32, tag = "4")]
+    pub parallelism: u32,
+    #[prost(uint64, tag = "5")]
+    pub attempt: u64,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct LogField {
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+    /// As JSON.
+    #[prost(string, tag = "2")]
+    pub value: ::prost::alloc::string::String,
+}
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum LogLevel {
+    Unspecified = 0,
+    Off = 1,
+    Error = 2,
+    Warn = 3,
+    Info = 4,
+    Debug = 5,
+    Trace = 6,
+}
+impl LogLevel {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "LOG_LEVEL_UNSPECIFIED",
+            Self::Off => "LOG_LEVEL_OFF",
+            Self::Error => "LOG_LEVEL_ERROR",
+            Self::Warn => "LOG_LEVEL_WARN",
+            Self::Info => "LOG_LEVEL_INFO",
+            Self::Debug => "LOG_LEVEL_DEBUG",
+            Self::Trace => "LOG_LEVEL_TRACE",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "LOG_LEVEL_UNSPECIFIED" => Some(Self::Unspecified),
+            "LOG_LEVEL_OFF" => Some(Self::Off),
+            "LOG_LEVEL_ERROR" => Some(Self::Error),
+            "LOG_LEVEL_WARN" => Some(Self::Warn),
+            "LOG_LEVEL_INFO" => Some(Self::Info),
+            "LOG_LEVEL_DEBUG" => Some(Self::Debug),
+            "LOG_LEVEL_TRACE" => Some(Self::Trace),
+            _ => None,
+        }
+    }
+}
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum LogOrigin {
+    Unspecified = 0,
+    Log = 1,
+    Stdout = 2,
+    Stderr = 3,
+}
+impl LogOrigin {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "LOG_ORIGIN_UNSPECIFIED",
+            Self::Log => "LOG_ORIGIN_LOG",
+            Self::Stdout => "LOG_ORIGIN_STDOUT",
+            Self::Stderr => "LOG_ORIGIN_STDERR",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "LOG_ORIGIN_UNSPECIFIED" => Some(Self::Unspecified),
+            "LOG_ORIGIN_LOG" => Some(Self::Log),
+            "LOG_ORIGIN_STDOUT" => Some(Self::Stdout),
+            "LOG_ORIGIN_STDERR" => Some(Self::Stderr),
+            _ => None,
+        }
+    }
+}
+/// Generated client implementations.
+pub mod logs_client {
+    #![allow(
+        unused_variables,
+        dead_code,
+        missing_docs,
+        clippy::wildcard_imports,
+        clippy::let_unit_value,
+    )]
+    use tonic::codegen::*;
+    use tonic::codegen::http::Uri;
+    /// Reads logs, wherever in the cluster they are.
+    #[derive(Debug, Clone)]
+    pub struct LogsClient<T> {
+        inner: tonic::client::Grpc<T>,
+    }
+    impl LogsClient<tonic::transport::Channel> {
+        /// Attempt to create a new client by connecting to a given endpoint.
+        pub async fn connect<D>(dst: D) -> Result<Self, tonic::transport::Error>
+        where
+            D: TryInto<tonic::transport::Endpoint>,
+            D::Error: Into<StdError>,
+        {
+            let conn = tonic::transport::Endpoint::new(dst)?.connect().await?;
+            Ok(Self::new(conn))
+        }
+    }
+    impl<T> LogsClient<T>
+    where
+        T: tonic::client::GrpcService<tonic::body::Body>,
+        T::Error: Into<StdError>,
+        T::ResponseBody: Body<Data = Bytes> + std::marker::Send + 'static,
+        <T::ResponseBody as Body>::Error: Into<StdError> + std::marker::Send,
+    {
+        pub fn new(inner: T) -> Self {
+            let inner = tonic::client::Grpc::new(inner);
+            Self { inner }
+        }
+        pub fn with_origin(inner: T, origin: Uri) -> Self {
+            let inner = tonic::client::Grpc::with_origin(inner, origin);
+            Self { inner }
+        }
+        pub fn with_interceptor<F>(
+            inner: T,
+            interceptor: F,
+        ) -> LogsClient<InterceptedService<T, F>>
+        where
+            F: tonic::service::Interceptor,
+            T::ResponseBody: Default,
+            T: tonic::codegen::Service<
+                http::Request<tonic::body::Body>,
+                Response = http::Response<
+                    <T as tonic::client::GrpcService<tonic::body::Body>>::ResponseBody,
+                >,
+            >,
+            <T as tonic::codegen::Service<
+                http::Request<tonic::body::Body>,
+            >>::Error: Into<StdError> + std::marker::Send + std::marker::Sync,
+        {
+            LogsClient::new(InterceptedService::new(inner, interceptor))
+        }
+        /// Compress requests with the given encoding.
+        ///
+        /// This requires the server to support it otherwise it might respond with an
+        /// error.
+        #[must_use]
+        pub fn send_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.inner = self.inner.send_compressed(encoding);
+            self
+        }
+        /// Enable decompressing responses.
+        #[must_use]
+        pub fn accept_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.inner = self.inner.accept_compressed(encoding);
+            self
+        }
+        /// Limits the maximum size of a decoded message.
+        ///
+        /// Default: `4MB`
+        #[must_use]
+        pub fn max_decoding_message_size(mut self, limit: usize) -> Self {
+            self.inner = self.inner.max_decoding_message_size(limit);
+            self
+        }
+        /// Limits the maximum size of an encoded message.
+        ///
+        /// Default: `usize::MAX`
+        #[must_use]
+        pub fn max_encoding_message_size(mut self, limit: usize) -> Self {
+            self.inner = self.inner.max_encoding_message_size(limit);
+            self
+        }
+        /// Lines, oldest first; with `follow`, also those that are still to come, until the job has ended.
+        /// INVALID_ARGUMENT    something of the request is malformed
+        /// NOT_FOUND           there is no such job or TaskManager
+        /// RESOURCE_EXHAUSTED  too many read at once
+        pub async fn read_logs(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ReadLogsRequest>,
+        ) -> std::result::Result<
+            tonic::Response<tonic::codec::Streaming<super::ReadLogsResponse>>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/millstream.v1.Logs/ReadLogs",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("millstream.v1.Logs", "ReadLogs"));
+            self.inner.server_streaming(req, path, codec).await
+        }
+        /// What is logged: as configured, and what was set since.
+        pub async fn get_log_levels(
+            &mut self,
+            request: impl tonic::IntoRequest<super::GetLogLevelsRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::GetLogLevelsResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/millstream.v1.Logs/GetLogLevels",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("millstream.v1.Logs", "GetLogLevels"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// Changes what is logged, in the JobManager, all TaskManagers and their workers, those that are still to come among them;
+        /// or in the workers of one job alone, for which that is stronger. Until this JobManager ends.
+        /// INVALID_ARGUMENT  the levels are malformed
+        /// NOT_FOUND         there is no such job
+        pub async fn set_log_levels(
+            &mut self,
+            request: impl tonic::IntoRequest<super::SetLogLevelsRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::SetLogLevelsResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/millstream.v1.Logs/SetLogLevels",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("millstream.v1.Logs", "SetLogLevels"));
+            self.inner.unary(req, path, codec).await
+        }
+    }
+}
+/// Generated server implementations.
+pub mod logs_server {
+    #![allow(
+        unused_variables,
+        dead_code,
+        missing_docs,
+        clippy::wildcard_imports,
+        clippy::let_unit_value,
+    )]
+    use tonic::codegen::*;
+    /// Generated trait containing gRPC methods that should be implemented for use with LogsServer.
+    #[async_trait]
+    pub trait Logs: std::marker::Send + std::marker::Sync + 'static {
+        /// Server streaming response type for the ReadLogs method.
+        type ReadLogsStream: tonic::codegen::tokio_stream::Stream<
+                Item = std::result::Result<super::ReadLogsResponse, tonic::Status>,
+            >
+            + std::marker::Send
+            + 'static;
+        /// Lines, oldest first; with `follow`, also those that are still to come, until the job has ended.
+        /// INVALID_ARGUMENT    something of the request is malformed
+        /// NOT_FOUND           there is no such job or TaskManager
+        /// RESOURCE_EXHAUSTED  too many read at once
+        async fn read_logs(
+            &self,
+            request: tonic::Request<super::ReadLogsRequest>,
+        ) -> std::result::Result<tonic::Response<Self::ReadLogsStream>, tonic::Status>;
+        /// What is logged: as configured, and what was set since.
+        async fn get_log_levels(
+            &self,
+            request: tonic::Request<super::GetLogLevelsRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::GetLogLevelsResponse>,
+            tonic::Status,
+        >;
+        /// Changes what is logged, in the JobManager, all TaskManagers and their workers, those that are still to come among them;
+        /// or in the workers of one job alone, for which that is stronger. Until this JobManager ends.
+        /// INVALID_ARGUMENT  the levels are malformed
+        /// NOT_FOUND         there is no such job
+        async fn set_log_levels(
+            &self,
+            request: tonic::Request<super::SetLogLevelsRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::SetLogLevelsResponse>,
+            tonic::Status,
+        >;
+    }
+    /// Reads logs, wherever in the cluster they are.
+    #[derive(Debug)]
+    pub struct LogsServer<T> {
+        inner: Arc<T>,
+        accept_compression_encodings: EnabledCompressionEncodings,
+        send_compression_encodings: EnabledCompressionEncodings,
+        max_decoding_message_size: Option<usize>,
+        max_encoding_message_size: Option<usize>,
+    }
+    impl<T> LogsServer<T> {
+        pub fn new(inner: T) -> Self {
+            Self::from_arc(Arc::new(inner))
+        }
+        pub fn from_arc(inner: Arc<T>) -> Self {
+            Self {
+                inner,
+                accept_compression_encodings: Default::default(),
+                send_compression_encodings: Default::default(),
+                max_decoding_message_size: None,
+                max_encoding_message_size: None,
+            }
+        }
+        pub fn with_interceptor<F>(
+            inner: T,
+            interceptor: F,
+        ) -> InterceptedService<Self, F>
+        where
+            F: tonic::service::Interceptor,
+        {
+            InterceptedService::new(Self::new(inner), interceptor)
+        }
+        /// Enable decompressing requests with the given encoding.
+        #[must_use]
+        pub fn accept_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.accept_compression_encodings.enable(encoding);
+            self
+        }
+        /// Compress responses with the given encoding, if the client supports it.
+        #[must_use]
+        pub fn send_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.send_compression_encodings.enable(encoding);
+            self
+        }
+        /// Limits the maximum size of a decoded message.
+        ///
+        /// Default: `4MB`
+        #[must_use]
+        pub fn max_decoding_message_size(mut self, limit: usize) -> Self {
+            self.max_decoding_message_size = Some(limit);
+            self
+        }
+        /// Limits the maximum size of an encoded message.
+        ///
+        /// Default: `usize::MAX`
+        #[must_use]
+        pub fn max_encoding_message_size(mut self, limit: usize) -> Self {
+            self.max_encoding_message_size = Some(limit);
+            self
+        }
+    }
+    impl<T, B> tonic::codegen::Service<http::Request<B>> for LogsServer<T>
+    where
+        T: Logs,
+        B: Body + std::marker::Send + 'static,
+        B::Error: Into<StdError> + std::marker::Send + 'static,
+    {
+        type Response = http::Response<tonic::body::Body>;
+        type Error = std::convert::Infallible;
+        type Future = BoxFuture<Self::Response, Self::Error>;
+        fn poll_ready(
+            &mut self,
+            _cx: &mut Context<'_>,
+        ) -> Poll<std::result::Result<(), Self::Error>> {
+            Poll::Ready(Ok(()))
+        }
+        fn call(&mut self, req: http::Request<B>) -> Self::Future {
+            match req.uri().path() {
+                "/millstream.v1.Logs/ReadLogs" => {
+                    #[allow(non_camel_case_types)]
+                    struct ReadLogsSvc<T: Logs>(pub Arc<T>);
+                    impl<
+                        T: Logs,
+                    > tonic::server::ServerStreamingService<super::ReadLogsRequest>
+                    for ReadLogsSvc<T> {
+                        type Response = super::ReadLogsResponse;
+                        type ResponseStream = T::ReadLogsStream;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::ResponseStream>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::ReadLogsRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Logs>::read_logs(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ReadLogsSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.server_streaming(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/millstream.v1.Logs/GetLogLevels" => {
+                    #[allow(non_camel_case_types)]
+                    struct GetLogLevelsSvc<T: Logs>(pub Arc<T>);
+                    impl<T: Logs> tonic::server::UnaryService<super::GetLogLevelsRequest>
+                    for GetLogLevelsSvc<T> {
+                        type Response = super::GetLogLevelsResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::GetLogLevelsRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Logs>::get_log_levels(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = GetLogLevelsSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/millstream.v1.Logs/SetLogLevels" => {
+                    #[allow(non_camel_case_types)]
+                    struct SetLogLevelsSvc<T: Logs>(pub Arc<T>);
+                    impl<T: Logs> tonic::server::UnaryService<super::SetLogLevelsRequest>
+                    for SetLogLevelsSvc<T> {
+                        type Response = super::SetLogLevelsResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::SetLogLevelsRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Logs>::set_log_levels(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = SetLogLevelsSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                _ => {
+                    Box::pin(async move {
+                        let mut response = http::Response::new(
+                            tonic::body::Body::default(),
+                        );
+                        let headers = response.headers_mut();
+                        headers
+                            .insert(
+                                tonic::Status::GRPC_STATUS,
+                                (tonic::Code::Unimplemented as i32).into(),
+                            );
+                        headers
+                            .insert(
+                                http::header::CONTENT_TYPE,
+                                tonic::metadata::GRPC_CONTENT_TYPE,
+                            );
+                        Ok(response)
+                    })
+                }
+            }
+        }
+    }
+    impl<T> Clone for LogsServer<T> {
+        fn clone(&self) -> Self {
+            let inner = self.inner.clone();
+            Self {
+                inner,
+                accept_compression_encodings: self.accept_compression_encodings,
+                send_compression_encodings: self.send_compression_encodings,
+                max_decoding_message_size: self.max_decoding_message_size,
+                max_encoding_message_size: self.max_encoding_message_size,
+            }
+        }
+    }
+    /// Generated gRPC service name
+    pub const SERVICE_NAME: &str = "millstream.v1.Logs";
+    impl<T> tonic::server::NamedService for LogsServer<T> {
+        const NAME: &'static str = SERVICE_NAME;
+    }
+}
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct FromTaskManager {
-    #[prost(oneof = "from_task_manager::Body", tags = "1, 2, 3, 4")]
+    #[prost(oneof = "from_task_manager::Body", tags = "1, 2, 3, 4, 5")]
     pub body: ::core::option::Option<from_task_manager::Body>,
 }
 /// Nested message and enum types in `FromTaskManager`.
@@ -1331,11 +2018,13 @@ pub mod from_task_manager {
         /// An allocation holds no slots any more.
         #[prost(message, tag = "4")]
         Freed(super::SlotsFreed),
+        #[prost(message, tag = "5")]
+        LogAnswer(super::LogAnswer),
     }
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ToTaskManager {
-    #[prost(oneof = "to_task_manager::Body", tags = "1, 2, 3, 4, 5, 6")]
+    #[prost(oneof = "to_task_manager::Body", tags = "1, 2, 3, 4, 5, 6, 7, 8")]
     pub body: ::core::option::Option<to_task_manager::Body>,
 }
 /// Nested message and enum types in `ToTaskManager`.
@@ -1357,6 +2046,11 @@ pub mod to_task_manager {
         /// The last of all: the cluster ends, and this process with it.
         #[prost(message, tag = "6")]
         Dismissed(super::Dismissed),
+        /// Answered as soon as possible, in any order.
+        #[prost(message, tag = "7")]
+        LogCall(super::LogCall),
+        #[prost(message, tag = "8")]
+        LogLevels(super::LogLevels),
     }
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -1454,6 +2148,141 @@ pub struct WorkerLine {
     pub allocation_id: ::prost::alloc::string::String,
     #[prost(bytes = "vec", tag = "2")]
     pub line: ::prost::alloc::vec::Vec<u8>,
+}
+/// Asks for a piece of a log. Nothing is remembered of it: the next piece is asked for with what this one says.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct LogCall {
+    #[prost(uint64, tag = "1")]
+    pub call_id: u64,
+    #[prost(oneof = "log_call::Call", tags = "2, 3, 4")]
+    pub call: ::core::option::Option<log_call::Call>,
+}
+/// Nested message and enum types in `LogCall`.
+pub mod log_call {
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
+    pub enum Call {
+        #[prost(message, tag = "2")]
+        ReadPage(super::ReadLogPage),
+        #[prost(message, tag = "3")]
+        ListFiles(super::ListLogFiles),
+        #[prost(message, tag = "4")]
+        ReadFile(super::ReadLogFile),
+    }
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct LogAnswer {
+    #[prost(uint64, tag = "1")]
+    pub call_id: u64,
+    #[prost(oneof = "log_answer::Answer", tags = "2, 3, 4, 15")]
+    pub answer: ::core::option::Option<log_answer::Answer>,
+}
+/// Nested message and enum types in `LogAnswer`.
+pub mod log_answer {
+    #[derive(Clone, PartialEq, ::prost::Oneof)]
+    pub enum Answer {
+        #[prost(message, tag = "2")]
+        Page(super::LogPage),
+        #[prost(message, tag = "3")]
+        Files(super::LogFiles),
+        #[prost(message, tag = "4")]
+        Piece(super::LogFilePiece),
+        /// Why there is none.
+        #[prost(string, tag = "15")]
+        Failure(::prost::alloc::string::String),
+    }
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ReadLogPage {
+    /// Of this job's workers; of the TaskManager itself if it is empty.
+    #[prost(string, tag = "1")]
+    pub job_id: ::prost::alloc::string::String,
+    #[prost(message, optional, tag = "2")]
+    pub filter: ::core::option::Option<LogFilter>,
+    #[prost(oneof = "read_log_page::From", tags = "3, 4")]
+    pub from: ::core::option::Option<read_log_page::From>,
+}
+/// Nested message and enum types in `ReadLogPage`.
+pub mod read_log_page {
+    #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Oneof)]
+    pub enum From {
+        /// As an earlier page has said.
+        #[prost(uint64, tag = "3")]
+        Position(u64),
+        /// The newest that are wanted, so many.
+        #[prost(uint32, tag = "4")]
+        Last(u32),
+    }
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct LogPage {
+    #[prost(message, repeated, tag = "1")]
+    pub lines: ::prost::alloc::vec::Vec<LogLine>,
+    /// Where the next one begins.
+    #[prost(uint64, tag = "2")]
+    pub next_position: u64,
+    /// Whether there is nothing behind it yet.
+    #[prost(bool, tag = "3")]
+    pub is_at_end: bool,
+    /// Whether something may still come: a worker of the job runs here.
+    #[prost(bool, tag = "4")]
+    pub is_open: bool,
+}
+/// The files of a process: its own, and those of its jobs.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ListLogFiles {}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct LogFiles {
+    #[prost(message, repeated, tag = "1")]
+    pub files: ::prost::alloc::vec::Vec<LogFile>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct LogFile {
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+    #[prost(uint64, tag = "2")]
+    pub bytes: u64,
+    #[prost(int64, tag = "3")]
+    pub modified_millis: i64,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ReadLogFile {
+    #[prost(uint64, tag = "4")]
+    pub offset: u64,
+    #[prost(oneof = "read_log_file::Which", tags = "1, 2, 3")]
+    pub which: ::core::option::Option<read_log_file::Which>,
+}
+/// Nested message and enum types in `ReadLogFile`.
+pub mod read_log_file {
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
+    pub enum Which {
+        /// One of those that are listed.
+        #[prost(string, tag = "1")]
+        Name(::prost::alloc::string::String),
+        /// What the process logs.
+        #[prost(bool, tag = "2")]
+        Log(bool),
+        /// What the process itself prints.
+        #[prost(bool, tag = "3")]
+        Stdout(bool),
+    }
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct LogFilePiece {
+    /// Nothing at the end.
+    #[prost(bytes = "vec", tag = "1")]
+    pub bytes: ::prost::alloc::vec::Vec<u8>,
+    /// Of the whole file.
+    #[prost(uint64, tag = "2")]
+    pub file_bytes: u64,
+}
+/// What was set at run time is this from now on, and nothing else.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct LogLevels {
+    /// Of this job's workers; of the TaskManager and all workers if it is empty.
+    #[prost(string, tag = "1")]
+    pub job_id: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub levels: ::prost::alloc::string::String,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct DownloadArtifactRequest {

@@ -15,7 +15,7 @@ use crate::{
     access::Access,
     cause::root_cause,
     convert::Misunderstood,
-    proto::v1::{self, job_submission_client::JobSubmissionClient},
+    proto::v1::{self, job_submission_client::JobSubmissionClient, logs_client::LogsClient},
     tls,
 };
 
@@ -30,6 +30,7 @@ const LARGEST_ANSWER: usize = 256 << 20;
 pub struct Client {
     address: String,
     calls: JobSubmissionClient<InterceptedService<Channel, Access>>,
+    pub(crate) logs: LogsClient<InterceptedService<Channel, Access>>,
 }
 
 /// Why something could not be done.
@@ -84,9 +85,10 @@ impl Client {
         };
         let channel = channel
             .map_err(|error| ClientError::Unreachable { address: address.to_owned(), cause: root_cause(&error) })?;
-        let calls =
-            JobSubmissionClient::with_interceptor(channel, access.clone()).max_decoding_message_size(LARGEST_ANSWER);
-        Ok(Client { address: address.to_owned(), calls })
+        let calls = JobSubmissionClient::with_interceptor(channel.clone(), access.clone())
+            .max_decoding_message_size(LARGEST_ANSWER);
+        let logs = LogsClient::with_interceptor(channel, access.clone()).max_decoding_message_size(LARGEST_ANSWER);
+        Ok(Client { address: address.to_owned(), calls, logs })
     }
 
     pub fn address(&self) -> &str {
@@ -205,7 +207,7 @@ impl Client {
         if status.code() == Code::NotFound { ClientError::UnknownJob(job) } else { self.error(status) }
     }
 
-    fn error(&self, status: &Status) -> ClientError {
+    pub(crate) fn error(&self, status: &Status) -> ClientError {
         match status.code() {
             Code::Unavailable | Code::Unknown | Code::Cancelled => {
                 ClientError::Lost { address: self.address.clone(), cause: status.message().to_owned() }

@@ -7,7 +7,7 @@ use prost::Message;
 #[test]
 fn the_generated_code_is_up_to_date() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let files = ["millstream/v1/submission.proto", "millstream/v1/task_managers.proto"];
+    let files = ["millstream/v1/submission.proto", "millstream/v1/task_managers.proto", "millstream/v1/logs.proto"];
     let described = protox::compile(files, [root.join("proto")]).expect("the description is well formed");
     let made = tempfile::tempdir().expect("there is room for a folder");
     tonic_prost_build::configure().out_dir(made.path()).compile_fds(described.clone()).expect("code can be made of it");

@@ -21,6 +21,7 @@
 //! | programs that describe jobs, and their calls | [`program`] |
 //! | a client and the cluster that it starts for one job | [`job_line`] |
 //! | artifacts that were put in place before a cluster starts | [`usrlib`] |
+//! | what workers and these processes log | `logs` |
 //! | where a port may be opened | `address` |
 //! | who may call what there | `security` |
 //! | the numbers of both, and who is told them | `metrics` |
@@ -30,6 +31,7 @@ mod artifacts;
 pub mod executable;
 pub mod job_line;
 pub mod jobmanager;
+mod logs;
 mod metrics;
 pub mod program;
 mod security;

@@ -6,11 +6,13 @@
 use std::{
     collections::{HashMap, VecDeque},
     panic::{AssertUnwindSafe, catch_unwind},
+    pin::Pin,
     rc::Rc,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
+    task::{Context, Poll},
     thread::{self, JoinHandle},
     time::{Duration, Instant},
 };
@@ -27,7 +29,8 @@ use millstream_model::{
     config::{BufferTimeout, Validation},
     fault::Failure,
     id::{ExecutionAttemptId, OperatorId, Subtask},
-    job_graph::JobGraph,
+    job_graph::{JobGraph, JobVertex},
+    log::{self, LogTask},
     state::ExecutionState,
 };
 use millstream_shuffle::{channel::ChannelSender, exchange::SlotDrive, wake::Waker};
@@ -248,11 +251,14 @@ impl SlotThread {
 
 fn build(blueprint: Blueprint, waker: Arc<Waker>, runtime: Handle) -> Result<Task, Failure> {
     let Blueprint { graph, vertex, attempt, senders, gate, restored, coordinators, .. } = blueprint;
+    let log_task = Arc::new(log_task(&graph.vertices[vertex], attempt));
+    let _entered = log::context::enter(&log_task);
     let flow = Rc::new(Flow::default());
     flow.set_now_millis(clock::wall_millis());
     let accumulators = Accumulators::default();
     let woken = Arc::new(AtomicBool::new(false));
-    let services = TaskServices { waker, woken: woken.clone(), runtime, coordinators, subtask: attempt.subtask.index };
+    let (subtask, own) = (attempt.subtask.index, log_task.clone());
+    let services = TaskServices { waker, woken: woken.clone(), runtime, coordinators, subtask, log_task: own };
     let chain = ChainParts {
         graph: &graph,
         vertex,
@@ -277,6 +283,7 @@ fn build(blueprint: Blueprint, waker: Arc<Waker>, runtime: Handle) -> Result<Tas
     Ok(Task::new(TaskParts {
         attempt,
         name: graph.vertices[vertex].name.clone(),
+        log_task,
         work,
         woken,
         flow,
@@ -289,6 +296,31 @@ fn build(blueprint: Blueprint, waker: Arc<Waker>, runtime: Handle) -> Result<Tas
     }))
 }
 
+fn log_task(vertex: &JobVertex, attempt: ExecutionAttemptId) -> LogTask {
+    LogTask {
+        vertex: vertex.id.to_string(),
+        name: vertex.name.clone(),
+        subtask: attempt.subtask.index,
+        parallelism: vertex.parallelism,
+        attempt: attempt.generation.0,
+    }
+}
+
+/// What a task has spawned: what it logs belongs to the task as well.
+struct OfTask {
+    log_task: Arc<LogTask>,
+    task: IoTask,
+}
+
+impl Future for OfTask {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
+        let _entered = log::context::enter(&self.log_task);
+        self.task.as_mut().poll(context)
+    }
+}
+
 /// What the runtime does for the operators of one task.
 struct TaskServices {
     waker: Arc<Waker>,
@@ -297,6 +329,7 @@ struct TaskServices {
     runtime: Handle,
     coordinators: HashMap<OperatorId, CoordinatorLine>,
     subtask: u32,
+    log_task: Arc<LogTask>,
 }
 
 impl Services for TaskServices {
@@ -309,7 +342,7 @@ impl Services for TaskServices {
     }
 
     fn spawn(&self, task: IoTask) {
-        self.runtime.spawn(task);
+        self.runtime.spawn(OfTask { log_task: self.log_task.clone(), task });
     }
 
     fn send_to_coordinator(&self, operator: OperatorId, event: Vec<u8>) {

@@ -30,6 +30,7 @@ use millstream_model::{
     config::BufferTimeout,
     fault::Failure,
     id::{CheckpointId, ExecutionAttemptId},
+    log::{self, LogTask},
     message::{Report, SnapshotStats, TaskResult},
     state::ExecutionState,
     time::Watermark,
@@ -104,6 +105,8 @@ enum Data {
 pub(crate) struct Task {
     pub(crate) attempt: ExecutionAttemptId,
     name: String,
+    /// What is logged in its steps belongs to it.
+    log_task: Arc<LogTask>,
     work: Work,
     data: Data,
     /// Set by the task's wakers.
@@ -127,6 +130,7 @@ pub(crate) struct Task {
 pub(crate) struct TaskParts {
     pub(crate) attempt: ExecutionAttemptId,
     pub(crate) name: String,
+    pub(crate) log_task: Arc<LogTask>,
     pub(crate) work: Work,
     pub(crate) woken: Arc<AtomicBool>,
     pub(crate) flow: Rc<Flow>,
@@ -155,6 +159,7 @@ impl Task {
         Task {
             attempt: parts.attempt,
             name: parts.name,
+            log_task: parts.log_task,
             work: parts.work,
             data: Data::Flowing,
             woken: parts.woken,
@@ -236,6 +241,7 @@ impl Task {
             input.end_step(self.stepped);
         }
         if busy > self.step_warning && !self.step_warning.is_zero() {
+            let _entered = log::context::enter(&self.log_task);
             tracing::debug!(task = %self.name, subtask = self.attempt.subtask.index, ?busy, "a step kept its slot for long");
         }
         next
@@ -489,6 +495,7 @@ impl Task {
 
     /// Runs code of the chain; a failure or a panic ends the task with a report.
     fn guarded(&mut self, run: impl FnOnce(&mut Task) -> Result<(), Failure>) -> Step {
+        let _entered = log::context::enter(&self.log_task);
         let ran = catch_unwind(AssertUnwindSafe(|| run(self)));
         let failure = match ran {
             Ok(Ok(())) => return Step::Ready,
@@ -506,6 +513,7 @@ impl Task {
     }
 
     fn end(&mut self, state: ExecutionState) -> Step {
+        let _entered = log::context::enter(&self.log_task);
         self.close();
         self.reporter.state(self.attempt, state);
         Step::Done

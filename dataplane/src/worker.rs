@@ -287,7 +287,8 @@ impl Control {
                 self.tell_generation(generation, || TaskMail::Finish);
             }
             Command::ReportStatus => self.report_status(),
-            Command::Shutdown => {}
+            // Of the process, and of the loop above.
+            Command::SetLogLevels { .. } | Command::Shutdown => {}
         }
     }
 

@@ -4,12 +4,12 @@ use std::{env, fs, io, path::PathBuf};
 
 use millstream_model::config::{Configuration, MalformedArgument, MalformedFile};
 
-use crate::{client_line::CLIENT_VARIABLE, role::ROLE_VARIABLE};
+use crate::{client_line::CLIENT_VARIABLE, logging::LOG_FILE_VARIABLE, role::ROLE_VARIABLE};
 
 /// Names the directory that holds `config.yaml`; without it, `conf` in the working directory is looked at.
 const CONF_DIR_VARIABLE: &str = "MILLSTREAM_CONF_DIR";
 /// Variables that are not configuration keys, though they start like those.
-const OWN_VARIABLES: [&str; 10] = [
+const OWN_VARIABLES: [&str; 11] = [
     ROLE_VARIABLE,
     CLIENT_VARIABLE,
     CONF_DIR_VARIABLE,
@@ -19,6 +19,7 @@ const OWN_VARIABLES: [&str; 10] = [
     "MILLSTREAM_HOME",
     "MILLSTREAM_BIN",
     "MILLSTREAM_LOG_DIR",
+    LOG_FILE_VARIABLE,
     "MILLSTREAM_PID_DIR",
     "MILLSTREAM_SSH_OPTS",
 ];

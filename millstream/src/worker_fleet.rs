@@ -24,9 +24,13 @@ use millstream_model::{
     id::WorkerId,
     message::{Command, FromWorker, Report, ToWorker},
 };
-use millstream_providers::process::WorkerProcess;
+use millstream_providers::process::{Output, WorkerProcess};
 
-use crate::{worker_network::JobNetwork, worker_process::WorkerSetup};
+use crate::{
+    logging::{self, WorkerLog},
+    worker_network::JobNetwork,
+    worker_process::WorkerSetup,
+};
 
 /// The executable of whoever starts it, even if another file has its name by now.
 const THIS_EXECUTABLE: &str = "/proc/self/exe";
@@ -197,9 +201,11 @@ impl Keeper {
             let _ = reports.send(message);
         };
         let network = self.config.network.setup(worker).map_err(|failure| failure.message)?;
-        let setup = WorkerSetup { worker, slots: self.config.slots, network: Some(network) };
-        let process = WorkerProcess::start(Path::new(THIS_EXECUTABLE), worker, &setup.to_line(), pass_on)
-            .map_err(|error| format!("{error}: {}", std::error::Error::source(&error).expect("it has a cause")))?;
+        let log = WorkerLog { levels: logging::levels(), is_captured: false };
+        let setup = WorkerSetup { worker, slots: self.config.slots, network: Some(network), log };
+        let process =
+            WorkerProcess::start(Path::new(THIS_EXECUTABLE), worker, &setup.to_line(), Output::Inherited, pass_on)
+                .map_err(|error| format!("{error}: {}", std::error::Error::source(&error).expect("it has a cause")))?;
         tracing::info!(worker = worker.0, process = process.id(), "a worker process has started");
         let running = Running { process: Arc::new(process), since: now(), has_joined: false };
         self.processes.insert(worker, running);

@@ -13,13 +13,15 @@ use std::{
 use crossbeam_channel::{Sender, never, unbounded};
 use millstream_dataplane::{Network, NetworkSetup, Worker, WorkerConfig};
 use millstream_model::{
-    config::Configuration,
     id::{LeaderEpoch, WorkerId},
     message::{Command, FromWorker, ToWorker},
 };
 use serde::{Deserialize, Serialize};
 
-use crate::{artifact, logging};
+use crate::{
+    artifact,
+    logging::{self, WorkerLog},
+};
 
 /// How long tasks may take to end when whoever started this process is gone.
 const GRACE: Duration = Duration::from_secs(5);
@@ -32,6 +34,9 @@ pub struct WorkerSetup {
     pub slots: u32,
     /// How it takes part in the network between workers; without it, the jobs it runs cannot span several.
     pub network: Option<NetworkSetup>,
+    /// For whoever starts the process to say.
+    #[serde(default)]
+    pub log: WorkerLog,
 }
 
 impl WorkerSetup {
@@ -64,7 +69,7 @@ fn try_run(init: impl FnOnce()) -> Result<(), String> {
     let setup: WorkerSetup =
         serde_json::from_str(&setup).map_err(|cause| format!("the setup is malformed: {cause}"))?;
     init();
-    logging::start(&Configuration::new());
+    logging::start_worker(&setup.log);
     let missing = artifact::missing_features();
     if !missing.is_empty() {
         let missing = missing.join(", ");
@@ -72,7 +77,7 @@ fn try_run(init: impl FnOnce()) -> Result<(), String> {
     }
     let own = artifact::own().map_err(|cause| format!("this executable cannot be read: {cause}"))?;
     let (sender, reports) = unbounded::<FromWorker>();
-    let WorkerSetup { worker, slots, network } = setup;
+    let WorkerSetup { worker, slots, network, .. } = setup;
     let config = WorkerConfig { worker, slots, artifact: Some(own.sha256), network: network.map(Network::from) };
     let worker = Worker::start(config, sender).map_err(|failure| failure.to_string())?;
     let commands = worker.sender();
@@ -104,6 +109,10 @@ fn obey(messages: impl BufRead, worker: &Sender<ToWorker>) {
     for line in messages.lines() {
         let Ok(line) = line else { break };
         match serde_json::from_str(&line) {
+            // The log is the process's, and not the worker's.
+            Ok(ToWorker { command: Command::SetLogLevels { levels }, .. }) => {
+                logging::replace_levels(levels);
+            }
             // A worker that has ended is about to end this process.
             Ok(message) => drop(worker.send(message)),
             Err(cause) => {

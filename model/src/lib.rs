@@ -18,6 +18,7 @@
 //! | how fast a task goes | [`rates`] |
 //! | states of tasks and jobs, and the legal changes between them | [`state`] |
 //! | why something failed, and what may be done about it | [`fault`] |
+//! | lines of logs, and which are wanted | [`log`] |
 //! | configuration keys | [`config`] |
 
 pub mod config;
@@ -26,6 +27,7 @@ pub mod fault;
 pub mod id;
 pub mod job_graph;
 pub mod key_group;
+pub mod log;
 pub mod message;
 pub mod rates;
 pub mod state;

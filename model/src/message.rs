@@ -9,6 +9,7 @@ use crate::{
     fault::Failure,
     id::{CheckpointId, ExecutionAttemptId, Generation, LeaderEpoch, OperatorId, SlotIndex, WorkerId},
     job_graph::JobGraph,
+    log::LogLevels,
     state::ExecutionState,
 };
 
@@ -58,6 +59,11 @@ pub enum Command {
     },
     /// Say what runs here. The answer is [`Report::Status`]: a new leader asks before it adopts or restarts anything.
     ReportStatus,
+    /// Log from now on what these say, and as at the start where they say nothing. From whoever has started the process,
+    /// whatever its leader is.
+    SetLogLevels {
+        levels: LogLevels,
+    },
     /// End the process's part in the job.
     Shutdown,
 }

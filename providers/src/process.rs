@@ -7,12 +7,13 @@
 //! Each is one line of JSON. A socket goes both ways, so that standard output and error stay with the user's functions,
 //! which may print whatever they like, and no other descriptor has to be inherited: what this process and the worker
 //! start besides never holds an end of it. When either side is gone, the other one sees the end of the socket.
+//! What they print goes where that of this process goes, or to whoever wants to have it.
 //!
 //! A worker leads a process group of its own, which ends with it, and neither it nor what it starts can gain privileges
 //! (`no_new_privs`): programs such as `sudo` do not work there.
 
 use std::{
-    io::{self, BufRead, BufReader, Write},
+    io::{self, BufRead, BufReader, Read, Write},
     net::Shutdown,
     os::{
         fd::OwnedFd,
@@ -23,7 +24,7 @@ use std::{
     },
     path::Path,
     process::{Command, ExitStatus, Stdio},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc},
     thread,
     time::Duration,
 };
@@ -43,6 +44,10 @@ use nix::{
 
 /// A process that takes nothing in for so long is given up: whoever speaks to it has others to speak to.
 const SEND_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long output is waited for after a process has ended.
+const OUTPUT_PATIENCE: Duration = Duration::from_secs(2);
+/// Of what a worker writes, at once.
+const OUTPUT_PIECE_BYTES: usize = 16 << 10;
 
 /// A worker process. It is killed when this is dropped, and its process group with it.
 #[derive(Debug)]
@@ -58,6 +63,26 @@ struct Child {
     process: std::process::Child,
     /// Until then nobody else can have the number of its group.
     is_waited_for: bool,
+}
+
+/// What becomes of what a worker writes to standard output and standard error.
+pub enum Output {
+    /// It goes where that of this process goes.
+    Inherited,
+    /// Each piece is handed over as it comes, on a thread of its stream: whoever takes it lets the worker wait meanwhile.
+    /// An empty piece is the last of its stream; both come before the
+    /// report that the process has ended.
+    Captured(TakeOutput),
+}
+
+/// Takes pieces of what a worker writes.
+pub type TakeOutput = Arc<dyn Fn(OutputStream, &[u8]) + Send + Sync>;
+
+/// Which one a piece was written to.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum OutputStream {
+    Stdout,
+    Stderr,
 }
 
 /// A worker process could not be started.
@@ -81,10 +106,11 @@ impl WorkerProcess {
         artifact: &Path,
         worker: WorkerId,
         setup_line: &str,
+        output: Output,
         report: impl Fn(FromWorker) + Send + 'static,
     ) -> Result<WorkerProcess, StartError> {
         assert!(!setup_line.contains('\n'), "the setup of worker {} is more than one line", worker.0);
-        WorkerProcess::try_start(artifact, worker, setup_line, report)
+        WorkerProcess::try_start(artifact, worker, setup_line, output, report)
             .map_err(|source| StartError { artifact: artifact.display().to_string(), source })
     }
 
@@ -92,6 +118,7 @@ impl WorkerProcess {
         artifact: &Path,
         worker: WorkerId,
         setup_line: &str,
+        output: Output,
         report: impl Fn(FromWorker) + Send + 'static,
     ) -> io::Result<WorkerProcess> {
         let (line, theirs) = UnixStream::pair()?;
@@ -99,13 +126,21 @@ impl WorkerProcess {
         let reports = line.try_clone()?;
         let mut command = Command::new(artifact);
         command.env("MILLSTREAM_ROLE", "worker").stdin(Stdio::from(OwnedFd::from(theirs))).process_group(0);
-        let child = spawn_unprivileged(command)?;
+        if let Output::Captured(_) = &output {
+            command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        }
+        let mut child = spawn_unprivileged(command)?;
+        let reading = match output {
+            Output::Inherited => Reading::none(),
+            Output::Captured(take) => Reading::start(worker, &mut child, take)?,
+        };
         let child = Arc::new(Mutex::new(Child { process: child, is_waited_for: false }));
         let process = WorkerProcess { worker, line: Mutex::new(line), child: child.clone() };
         process.send_line(setup_line);
         thread::Builder::new().name(format!("worker-{}-reports", worker.0)).spawn(move || {
             let garbled = read_reports(BufReader::new(reports), &report);
             let how = end(&mut locked(&child));
+            reading.finish();
             let failure = Failure::new(match garbled {
                 Some(cause) => format!("worker process {} was ended, since {cause}", worker.0),
                 None => format!("worker process {} has ended: {how}", worker.0),
@@ -157,6 +192,50 @@ fn read_reports(reports: impl BufRead, report: &impl Fn(FromWorker)) -> Option<S
         }
     }
     None
+}
+
+/// The threads that read what a worker writes.
+struct Reading(mpsc::Receiver<()>);
+
+impl Reading {
+    fn none() -> Reading {
+        Reading(mpsc::channel().1)
+    }
+
+    /// If a thread cannot be had, the process ends: it could not write anything.
+    fn start(worker: WorkerId, child: &mut std::process::Child, take: TakeOutput) -> io::Result<Reading> {
+        let (reads, reading) = mpsc::channel::<()>();
+        let stdout = child.stdout.take().map(|pipe| (OutputStream::Stdout, Box::new(pipe) as Box<dyn Read + Send>));
+        let stderr = child.stderr.take().map(|pipe| (OutputStream::Stderr, Box::new(pipe) as Box<dyn Read + Send>));
+        for (stream, mut pipe) in stdout.into_iter().chain(stderr) {
+            let (take, reads) = (take.clone(), reads.clone());
+            let read = move || {
+                let _until_the_end = reads;
+                let mut piece = vec![0; OUTPUT_PIECE_BYTES];
+                loop {
+                    match pipe.read(&mut piece) {
+                        Ok(0) => break,
+                        Ok(length) => take(stream, &piece[..length]),
+                        Err(cause) if cause.kind() == io::ErrorKind::Interrupted => {}
+                        Err(_) => break,
+                    }
+                }
+                take(stream, &[]);
+            };
+            if let Err(cause) = thread::Builder::new().name(format!("worker-{}-output", worker.0)).spawn(read) {
+                let _ = child.kill();
+                let _ = child.wait();
+                return Err(cause);
+            }
+        }
+        Ok(Reading(reading))
+    }
+
+    /// Waits until all was read that the process has written. What has left its process group may hold the other ends:
+    /// that is not waited for.
+    fn finish(self) {
+        let _ = self.0.recv_timeout(OUTPUT_PATIENCE);
+    }
 }
 
 /// Starts a process that can gain no privileges. That is an attribute of threads which processes inherit, and which no
@@ -226,7 +305,7 @@ mod tests {
         let report = move |message| {
             let _ = sender.send(message);
         };
-        Ok((WorkerProcess::start(artifact, WorkerId(3), setup, report)?, reports))
+        Ok((WorkerProcess::start(artifact, WorkerId(3), setup, Output::Inherited, report)?, reports))
     }
 
     fn how_it_ended(reports: &Receiver<FromWorker>) -> String {
@@ -244,6 +323,28 @@ mod tests {
         assert!(matches!(reports.recv().unwrap().report, Report::Registered { slots: 2, .. }));
         assert_eq!(how_it_ended(&reports), "worker process 3 has ended: exit code 3");
         assert!(reports.recv().is_err(), "nothing follows the end");
+    }
+
+    #[test]
+    fn all_that_a_worker_has_printed_is_there_before_its_end() {
+        let script = "seq 1 20000; seq 20001 40000 >&2; printf end; (setsid sleep 1000 >/dev/null 2>&1 </dev/null &)";
+        let artifact = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/process/obedient.sh");
+        let printed = Arc::new(Mutex::new([String::new(), String::new()]));
+        let (sender, reports) = mpsc::channel();
+        let kept = printed.clone();
+        let take = move |stream: OutputStream, piece: &[u8]| {
+            kept.lock().unwrap()[stream as usize].push_str(std::str::from_utf8(piece).unwrap());
+        };
+        let report = move |_| sender.send(kept_now(&printed)).unwrap();
+        let output = Output::Captured(Arc::new(take));
+        let _process = WorkerProcess::start(&artifact, WorkerId(3), script, output, report).unwrap();
+        let numbers = |from, to| (from..=to).map(|number| format!("{number}\n")).collect::<String>();
+        let [stdout, stderr] = reports.recv().unwrap();
+        assert!(stdout == numbers(1, 20_000) + "end" && stderr == numbers(20_001, 40_000), "{stdout}{stderr}");
+    }
+
+    fn kept_now(printed: &Mutex<[String; 2]>) -> [String; 2] {
+        printed.lock().unwrap().clone()
     }
 
     #[test]

@@ -11,6 +11,7 @@ use std::{
 
 use crossbeam_channel::{Receiver, Sender, unbounded};
 use millstream::{
+    logging::WorkerLog,
     model::{
         config::SHUFFLE_LANES,
         config::{NETWORK_IO, NetworkIo},
@@ -24,7 +25,7 @@ use millstream_controlplane::{
     JobHandle, JobMaster, JobMasterConfig, JobMetrics, JobOutcome, WorkerLink, store::MemoryStore,
 };
 use millstream_dataplane::{Carrier, ClusterCa, NetworkSetup};
-use millstream_providers::process::WorkerProcess;
+use millstream_providers::process::{Output, WorkerProcess};
 
 use crate::{
     hosts::Hosts,
@@ -176,7 +177,7 @@ impl Starter {
             idle_timeout,
             io: self.io,
         };
-        let setup = WorkerSetup { worker, slots, network: Some(network) }.to_line();
+        let setup = WorkerSetup { worker, slots, network: Some(network), log: WorkerLog::default() }.to_line();
         let (registered, registration) = unbounded();
         let reports = self.reports.clone();
         let pass_on = move |message: FromWorker| {
@@ -187,7 +188,7 @@ impl Starter {
             let _ = reports.send(message);
         };
         let artifact: &Path = &self.artifact;
-        let process = hosts.on(host, || WorkerProcess::start(artifact, worker, &setup, pass_on));
+        let process = hosts.on(host, || WorkerProcess::start(artifact, worker, &setup, Output::Inherited, pass_on));
         let process = Arc::new(process.expect("the artifact can be started"));
         let mut address = address_of(worker, &registration);
         if let Some(weather) = weather {

@@ -157,13 +157,19 @@ impl StandaloneCluster {
         self.client(arguments).output().expect("the program can be started")
     }
 
-    /// What all processes of a kind have logged; of those that were started again, since then.
+    /// Where its processes log, and keep what its jobs log.
+    pub fn log_dir(&self) -> PathBuf {
+        self.root.path().join("log")
+    }
+
+    /// What all processes of a kind have logged and printed, and what jobs have at TaskManagers; of those that were started again, since then.
     pub fn log(&self, kind: &str) -> String {
         let logs = fs::read_dir(self.root.path().join("log")).into_iter().flatten().flatten();
         let mut paths: Vec<PathBuf> = logs.map(|entry| entry.path()).collect();
         paths.sort();
         let of_kind = paths.iter().filter(|path| {
-            path.to_string_lossy().contains(kind) && path.extension().is_some_and(|extension| extension == "log")
+            path.to_string_lossy().contains(kind)
+                && path.extension().is_some_and(|extension| extension == "log" || extension == "out")
         });
         of_kind.map(|path| fs::read_to_string(path).unwrap_or_default()).collect()
     }

@@ -9,11 +9,12 @@ use std::{
 };
 
 use millstream::{
+    logging::WorkerLog,
     model::{id::WorkerId, job_graph::JobGraph, message::ToWorker},
     worker_process::WorkerSetup,
 };
 use millstream_controlplane::{JobHandle, JobMaster, JobMasterConfig, JobOutcome, WorkerLink, store::MemoryStore};
-use millstream_providers::process::WorkerProcess;
+use millstream_providers::process::{Output, WorkerProcess};
 
 /// The job graph, from the artifact in the role `plan`.
 ///
@@ -42,10 +43,11 @@ impl RemoteJob {
         let (sender, reports) = crossbeam_channel::unbounded();
         let start = |number| {
             let sender = sender.clone();
-            let setup = WorkerSetup { worker: WorkerId(number), slots, network: None };
-            let process = WorkerProcess::start(artifact, setup.worker, &setup.to_line(), move |message| {
-                let _ = sender.send(message);
-            });
+            let setup = WorkerSetup { worker: WorkerId(number), slots, network: None, log: WorkerLog::default() };
+            let process =
+                WorkerProcess::start(artifact, setup.worker, &setup.to_line(), Output::Inherited, move |message| {
+                    let _ = sender.send(message);
+                });
             Arc::new(process.expect("the artifact can be started"))
         };
         let processes: Vec<Arc<WorkerProcess>> = (0..workers).map(start).collect();

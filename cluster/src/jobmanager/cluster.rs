@@ -9,16 +9,18 @@ use std::{
 use crossbeam_channel::unbounded;
 use millstream::{
     leadership::{Leadership, checkpoint_dir},
+    logging::{self, WorkerLog},
     worker_network::JobNetwork,
     worker_process::WorkerSetup,
 };
-use millstream_client::proto::v1::{self, ToTaskManager, to_task_manager::Body};
+use millstream_client::proto::v1::{self, ToTaskManager, log_answer::Answer, log_call::Call, to_task_manager::Body};
 use millstream_controlplane::{AdoptionConfig, JobHandle, JobMaster, JobMasterConfig};
 use millstream_model::{
     config::{ADOPT_TIMEOUT, Configuration},
     fault::Failure,
     id::{AllocationId, JobId, LeaderEpoch, TaskManagerId, WorkerId},
     job_graph::JobGraph,
+    log::LogLevels,
     message::{FromWorker, Report},
 };
 use millstream_slots::{Allocation, LostWorker, ReportRefused, ResourceManager, Spread, Worker, WorkerRequest};
@@ -27,6 +29,8 @@ use super::{
     accepted::{AcceptedJob, AcceptedJobs},
     ended::{EndedJob, EndedJobs},
     job::{Job, Link, Outbox},
+    log_calls::LogCalls,
+    log_levels::SetLevels,
 };
 use crate::{
     metrics::{ClusterNumbers, JobNumbers},
@@ -47,6 +51,8 @@ pub(super) struct Cluster {
     /// What jobs are configured with that do not say otherwise.
     configuration: Arc<Configuration>,
     state: Arc<Mutex<State>>,
+    log_calls: Arc<LogCalls>,
+    log_levels: Arc<SetLevels>,
 }
 
 struct State {
@@ -125,6 +131,8 @@ impl Cluster {
             ended: Arc::new(ended),
             configuration: Arc::new(configuration),
             state: Arc::new(Mutex::new(state)),
+            log_calls: Arc::default(),
+            log_levels: Arc::default(),
         }
     }
 
@@ -263,6 +271,7 @@ impl Cluster {
     }
 
     fn on_job_ended(&self, id: JobId) {
+        self.log_levels.forget(id);
         let mut state = self.lock();
         for (task_manager, allocation) in state.resources.on_ended(id) {
             let release = v1::SlotRelease { allocation_id: allocation.to_string(), at_once: false };
@@ -394,6 +403,47 @@ impl Cluster {
         state.task_managers.keys().for_each(|id| state.send(*id, Body::Dismissed(v1::Dismissed {})));
     }
 
+    /// Calls about logs that TaskManagers have not answered yet.
+    pub(super) fn log_calls(&self) -> &LogCalls {
+        &self.log_calls
+    }
+
+    /// What was said about what is logged.
+    pub(super) fn log_levels(&self) -> &SetLevels {
+        &self.log_levels
+    }
+
+    /// Changes what is logged, here and everywhere, or in the workers of a job. Returns all that is set for it.
+    pub(super) fn set_log_levels(&self, job: Option<JobId>, levels: &LogLevels, reset: bool) -> LogLevels {
+        let set = self.log_levels.set(job, levels, reset);
+        if job.is_none() {
+            let levels = logging::set_levels(&set);
+            tracing::info!(%levels, "what is logged was changed");
+        }
+        let job_id = job.map(|job| job.to_string()).unwrap_or_default();
+        let state = self.lock();
+        for id in state.task_managers.keys() {
+            let levels = v1::LogLevels { job_id: job_id.clone(), levels: set.to_string() };
+            state.send(*id, Body::LogLevels(levels));
+        }
+        drop(state);
+        set
+    }
+
+    /// Asks a TaskManager about its logs.
+    ///
+    /// # Errors
+    /// Why it does not answer, or cannot.
+    pub(super) async fn ask_about_logs(&self, id: TaskManagerId, call: Call) -> Result<Answer, String> {
+        let (call, answer) = self.log_calls.begin(id, call);
+        // Whose end comes after this is there has the call ended as well.
+        if !self.lock().task_managers.contains_key(&id) {
+            self.log_calls.on_gone(id);
+        }
+        self.lock().send(id, Body::LogCall(call));
+        answer.wait().await
+    }
+
     /// A TaskManager has shown that it lives.
     pub(super) fn on_heartbeat(&self, id: TaskManagerId) {
         if let Some(connected) = self.lock().task_managers.get_mut(&id) {
@@ -434,6 +484,7 @@ impl Cluster {
         state
             .task_managers
             .insert(id, Connected { address, cpu_cores, physical_memory_bytes, outbox, heard_millis: wall_millis() });
+        self.log_levels.messages().into_iter().for_each(|levels| state.send(id, Body::LogLevels(levels)));
         state.resources.on_registered(id, slots);
         for Held { id: allocation, allocation: held, registered } in held {
             let worker = registered.worker;
@@ -453,6 +504,7 @@ impl Cluster {
     pub(super) fn on_gone(&self, id: TaskManagerId, why: &str) {
         let mut state = self.lock();
         let Some(connected) = state.task_managers.remove(&id) else { return };
+        self.log_calls.on_gone(id);
         tracing::warn!(task_manager = %id, address = connected.address, why, "a TaskManager is gone");
         state.note_what_is_over();
         let why = format!("its TaskManager at {} is gone: {why}", connected.address);
@@ -566,7 +618,8 @@ impl State {
                     continue;
                 }
             };
-            let setup = WorkerSetup { worker, slots: allocation.slots, network: Some(network) };
+            let setup =
+                WorkerSetup { worker, slots: allocation.slots, network: Some(network), log: WorkerLog::default() };
             let request = v1::SlotRequest {
                 allocation_id: id.to_string(),
                 job_id: allocation.job.to_string(),

@@ -194,6 +194,7 @@ impl Attached {
                     .map_err(|cause| format!("it passes on a report that cannot be read: {cause}"))?;
                 self.cluster.on_report(self.id, allocation(&line.allocation_id)?, message);
             }
+            from_task_manager::Body::LogAnswer(answer) => self.cluster.log_calls().on_answer(self.id, answer),
             from_task_manager::Body::Freed(freed) => {
                 self.cluster.on_freed(self.id, allocation(&freed.allocation_id)?, &freed.why);
             }

@@ -16,6 +16,8 @@
 //! | the port of clients | `client_port` |
 //! | what clients may ask by gRPC | `submission` |
 //! | and by REST, as Flink's | `rest` |
+//! | logs of all processes, for clients | `logs`, by `log_calls` to TaskManagers |
+//! | what is logged | `log_levels` |
 //! | programs that run beside the JobManager | `programs`, and their `calls` |
 //! | a program that the cluster is for | `application` |
 //! | a job that the cluster is for | `one_job`, with `own_task_managers` |
@@ -30,6 +32,9 @@ mod connections;
 mod ended;
 mod explain;
 mod job;
+mod log_calls;
+mod log_levels;
+mod logs;
 mod one_job;
 mod own_task_managers;
 mod programs;
@@ -59,6 +64,7 @@ use self::{
     cluster::Cluster,
     connections::Connections,
     ended::EndedJobs,
+    logs::Logs,
     one_job::OneJobRunner,
     rest::Rest,
     submission::Submission,
@@ -202,6 +208,7 @@ async fn serve(
     let submission = v1::job_submission_server::JobSubmissionServer::new(submission)
         .max_decoding_message_size(LARGEST_MESSAGE)
         .max_encoding_message_size(usize::MAX);
+    let logs = v1::logs_server::LogsServer::new(Logs::new(cluster.clone()));
     let connections = v1::task_managers_server::TaskManagersServer::new(connections)
         .max_decoding_message_size(LARGEST_MESSAGE)
         .max_encoding_message_size(usize::MAX);
@@ -214,6 +221,7 @@ async fn serve(
     };
     let damaged = |cause| Failure::fatal(format!("the protocol's description is damaged: {cause}"));
     let grpc = Routes::new(submission)
+        .add_service(logs)
         .add_service(health_service)
         .add_service(reflection().build_v1().map_err(damaged)?)
         // Python's library still asks by the version before, and by no other.

@@ -38,6 +38,9 @@ const METHODS: &[(&str, Permission)] = &[
     ("/millstream.v1.JobSubmission/TriggerCheckpoint", Only(Client)),
     ("/millstream.v1.JobSubmission/UploadArtifact", Only(Client)),
     ("/millstream.v1.JobSubmission/WatchJob", Only(Client)),
+    ("/millstream.v1.Logs/GetLogLevels", Only(Client)),
+    ("/millstream.v1.Logs/ReadLogs", Only(Client)),
+    ("/millstream.v1.Logs/SetLogLevels", Only(Client)),
     ("/millstream.v1.TaskManagers/Attach", Only(TaskManager)),
     ("/millstream.v1.TaskManagers/DownloadArtifact", Only(TaskManager)),
 ];

@@ -8,7 +8,7 @@ use millstream_slots::SlotTable;
 use tokio::sync::mpsc::{self, UnboundedReceiver};
 
 use super::workers::{WorkerEvent, Workers};
-use crate::metrics::WorkerNumbers;
+use crate::{logs::store::JobLogs, metrics::WorkerNumbers};
 
 /// Outlives a connection. The workers are killed when it is dropped.
 #[derive(Debug)]
@@ -22,10 +22,14 @@ pub(super) struct Holdings {
 
 impl Holdings {
     /// Holds nothing yet. What its workers say of themselves goes to `numbers`.
-    pub(super) fn new(slots: u32, numbers: WorkerNumbers) -> Holdings {
+    pub(super) fn new(slots: u32, logs: JobLogs, numbers: WorkerNumbers) -> Holdings {
         let (sender, events) = mpsc::unbounded_channel();
-        let workers = Workers::new(sender, numbers);
-        Holdings { table: SlotTable::new(slots), workers, events, registered: BTreeMap::new() }
+        Holdings {
+            table: SlotTable::new(slots),
+            workers: Workers::new(sender, logs, numbers),
+            events,
+            registered: BTreeMap::new(),
+        }
     }
 
     pub(super) async fn next_event(&mut self) -> Option<WorkerEvent> {

@@ -17,9 +17,11 @@
 //! | artifacts from the JobManager | `download` |
 //! | the worker processes | `workers` |
 //! | what outlives a JobManager | `holdings` |
+//! | logs, for the JobManager | `log_calls` |
 
 mod download;
 mod holdings;
+mod log_calls;
 mod workers;
 
 use std::{pin::pin, process, sync::Arc, thread, time::Duration};
@@ -49,10 +51,11 @@ use tonic::{
     transport::{Channel, Endpoint},
 };
 
-use self::{holdings::Holdings, workers::WorkerEvent};
+use self::{holdings::Holdings, log_calls::LogCalls, workers::WorkerEvent};
 use crate::{
     artifacts::Artifacts,
     host_name,
+    logs::store::JobLogs,
     metrics::{Reporters, TaskManagerMetrics, WorkerNumbers},
 };
 
@@ -89,6 +92,7 @@ pub async fn run(
         epoch: None,
         artifacts: Arc::new(Artifacts::open(&configuration, &format!("taskmanager-{}", process::id()))?),
         numbers: WorkerNumbers::default(),
+        logs: JobLogs::open(&configuration)?,
         configuration,
     };
     // Checked now, and not when the first job comes.
@@ -114,6 +118,7 @@ struct TaskManager {
     epoch: Option<LeaderEpoch>,
     artifacts: Arc<Artifacts>,
     numbers: WorkerNumbers,
+    logs: JobLogs,
     configuration: Configuration,
 }
 
@@ -136,7 +141,7 @@ impl TaskManager {
         let mut pause = FIRST_PAUSE;
         let mut said = String::new();
         // Its workers are killed when it is dropped.
-        let mut holdings = Holdings::new(self.slots, self.numbers.clone());
+        let mut holdings = Holdings::new(self.slots, self.logs.clone(), self.numbers.clone());
         // Without a JobManager, or with one that does not take it.
         let mut alone_since = Instant::now();
         let mut was_registered = false;
@@ -173,7 +178,7 @@ impl TaskManager {
                     said.clear();
                 }
                 Parted::Lost { why, jobs_are_kept: false } => {
-                    holdings = Holdings::new(self.slots, self.numbers.clone());
+                    holdings = Holdings::new(self.slots, self.logs.clone(), self.numbers.clone());
                     tracing::warn!(jobmanager = self.address, why, "the JobManager is gone, and all workers with it");
                     pause = FIRST_PAUSE;
                     said.clear();
@@ -248,6 +253,7 @@ impl TaskManager {
         let session = Session {
             holdings,
             artifacts: self.artifacts.clone(),
+            log_calls: LogCalls::new(self.logs.clone(), outbox.clone()),
             configuration: &self.configuration,
             channel,
             outbox,
@@ -290,6 +296,7 @@ fn parted_by(status: &tonic::Status) -> Parted {
 struct Session<'a> {
     holdings: &'a mut Holdings,
     artifacts: Arc<Artifacts>,
+    log_calls: LogCalls,
     configuration: &'a Configuration,
     channel: Channel,
     outbox: Outbox,
@@ -346,6 +353,14 @@ impl Session<'_> {
                 let text = String::from_utf8(line.line).ok().filter(|text| !text.contains('\n'));
                 let text = text.ok_or_else(|| "it sends a line that is no line of text".to_owned())?;
                 self.holdings.workers.send_line(id(&line.allocation_id)?, text);
+            }
+            to_task_manager::Body::LogCall(call) => self.log_calls.answer(call),
+            to_task_manager::Body::LogLevels(v1::LogLevels { job_id, levels }) => {
+                let nonsense = |cause: &dyn std::fmt::Display| format!("it sends nonsense: {cause}");
+                let levels = levels.parse().map_err(|cause| nonsense(&cause))?;
+                let job =
+                    if job_id.is_empty() { None } else { Some(job_id.parse().map_err(|cause| nonsense(&cause))?) };
+                self.holdings.workers.set_log_levels(job, &levels);
             }
             to_task_manager::Body::Release(release) if release.at_once => {
                 self.holdings.workers.kill(id(&release.allocation_id)?);

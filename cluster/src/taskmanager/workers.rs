@@ -1,21 +1,38 @@
 //! The worker processes of a TaskManager. Processes are started, spoken to and waited for on threads of their own: each of
 //! that may take time, and the connection to the JobManager must not wait for it.
 
-use std::{collections::BTreeMap, path::PathBuf, thread, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::PathBuf,
+    sync::Arc,
+    thread,
+    time::Duration,
+};
 
 use crossbeam_channel::{Receiver, Sender, unbounded};
-use millstream::worker_process::WorkerSetup;
-use millstream_model::{
-    id::{AllocationId, JobId},
-    message::{FromWorker, Report},
+use millstream::{
+    logging::{self, WorkerLog},
+    worker_process::WorkerSetup,
 };
-use millstream_providers::process::WorkerProcess;
+use millstream_model::{
+    id::{AllocationId, JobId, LeaderEpoch},
+    log::LogLevels,
+    message::{Command, FromWorker, Report, ToWorker},
+};
+use millstream_providers::process::{Output, WorkerProcess};
 use tokio::sync::mpsc::UnboundedSender;
 
-use crate::{LARGEST_MESSAGE, metrics::WorkerNumbers};
+use crate::{
+    LARGEST_MESSAGE,
+    logs::{capture::WorkerOutput, store::JobLogs},
+    metrics::WorkerNumbers,
+};
 
 /// With room for what else is in its message.
 const LARGEST_LINE: usize = LARGEST_MESSAGE - 1024;
+
+/// Of more than so many, those are forgotten that have no workers here.
+const JOBS_WITH_LEVELS_MAX: usize = 1000;
 
 /// What a worker has to tell.
 #[derive(Debug)]
@@ -32,12 +49,15 @@ pub(super) struct Workers {
     events: UnboundedSender<WorkerEvent>,
     numbers: WorkerNumbers,
     /// The way to each one's thread. Its end has the process killed.
-    lines: BTreeMap<AllocationId, Sender<String>>,
+    lines: BTreeMap<AllocationId, (JobId, Sender<String>)>,
+    logs: JobLogs,
+    /// What was said about what the workers of jobs log.
+    levels: BTreeMap<JobId, LogLevels>,
 }
 
 impl Workers {
-    pub(super) fn new(events: UnboundedSender<WorkerEvent>, numbers: WorkerNumbers) -> Workers {
-        Workers { events, numbers, lines: BTreeMap::new() }
+    pub(super) fn new(events: UnboundedSender<WorkerEvent>, logs: JobLogs, numbers: WorkerNumbers) -> Workers {
+        Workers { events, numbers, lines: BTreeMap::new(), logs, levels: BTreeMap::new() }
     }
 
     /// Starts a worker once its artifact is there. Lines for it wait until then.
@@ -45,12 +65,13 @@ impl Workers {
         &mut self,
         allocation: AllocationId,
         job: JobId,
-        setup: WorkerSetup,
+        mut setup: WorkerSetup,
         artifact: impl Future<Output = Result<PathBuf, String>> + Send + 'static,
     ) {
         let (sender, lines) = unbounded();
-        self.lines.insert(allocation, sender);
-        let (events, numbers) = (self.events.clone(), self.numbers.clone());
+        self.lines.insert(allocation, (job, sender));
+        let (events, logs, numbers) = (self.events.clone(), self.logs.clone(), self.numbers.clone());
+        setup.log = WorkerLog { levels: self.log_levels(job), is_captured: true };
         tokio::spawn(async move {
             let ended = |why: String| drop(events.send(WorkerEvent::Ended { allocation, why }));
             let path = match artifact.await {
@@ -59,7 +80,7 @@ impl Workers {
             };
             let own = events.clone();
             let keep = move || {
-                keep(&path, allocation, job, &setup, &lines, &own, &numbers);
+                keep(&path, allocation, job, &setup, &lines, &own, &logs, &numbers);
                 numbers.on_ended(allocation);
             };
             if let Err(cause) = thread::Builder::new().name("worker-line".to_owned()).spawn(keep) {
@@ -68,16 +89,41 @@ impl Workers {
         });
     }
 
+    /// What a job's workers log: what this process does, and stronger what was said about the job.
+    fn log_levels(&self, job: JobId) -> LogLevels {
+        let own = logging::levels();
+        self.levels.get(&job).map_or_else(|| own.clone(), |levels| own.with(levels))
+    }
+
+    /// From now on this is logged, by the workers of a job, or by this process and all workers.
+    pub(super) fn set_log_levels(&mut self, job: Option<JobId>, levels: &LogLevels) {
+        match job {
+            Some(job) if levels.is_empty() => drop(self.levels.remove(&job)),
+            Some(job) => drop(self.levels.insert(job, levels.clone())),
+            None => drop(logging::set_levels(levels)),
+        }
+        // A job without workers here may get some, but not for long after its end.
+        let has_workers: BTreeSet<JobId> = self.lines.values().map(|(job, _)| *job).collect();
+        if self.levels.len() > JOBS_WITH_LEVELS_MAX {
+            self.levels.retain(|job, _| has_workers.contains(job));
+        }
+        for (of, lines) in self.lines.values().filter(|(of, _)| job.is_none_or(|job| job == *of)) {
+            let command = Command::SetLogLevels { levels: self.log_levels(*of) };
+            let message = ToWorker { epoch: LeaderEpoch::default(), command };
+            let _ = lines.send(serde_json::to_string(&message).expect("messages have a form in JSON"));
+        }
+    }
+
     /// Passes a line on. A worker that is gone has said so.
     pub(super) fn send_line(&self, allocation: AllocationId, line: String) {
-        if let Some(lines) = self.lines.get(&allocation) {
+        if let Some((_, lines)) = self.lines.get(&allocation) {
             let _ = lines.send(line);
         }
     }
 
     /// Lets a worker that was told to end do so, and kills it after `grace`.
     pub(super) fn end(&mut self, allocation: AllocationId, grace: Duration) {
-        if let Some(lines) = self.lines.remove(&allocation) {
+        if let Some((_, lines)) = self.lines.remove(&allocation) {
             tokio::spawn(async move {
                 tokio::time::sleep(grace).await;
                 drop(lines);
@@ -103,9 +149,12 @@ fn keep(
     setup: &WorkerSetup,
     lines: &Receiver<String>,
     events: &UnboundedSender<WorkerEvent>,
+    logs: &JobLogs,
     numbers: &WorkerNumbers,
 ) {
     let worker = setup.worker;
+    let output = Arc::new(WorkerOutput::new(worker, logs.file(job)));
+    let written = output.clone();
     let (reports, told) = (events.clone(), numbers.clone());
     let pass_on = move |message: FromWorker| {
         if !told.on_report(allocation, &message) {
@@ -113,7 +162,7 @@ fn keep(
         }
         let event = match message {
             FromWorker { report: Report::WorkerFailed { failure }, .. } => {
-                WorkerEvent::Ended { allocation, why: failure.message }
+                WorkerEvent::Ended { allocation, why: format!("{}{}", failure.message, written.last_words()) }
             }
             message => match serde_json::to_vec(&message).expect("reports have a form in JSON") {
                 // It would cost the connection that all jobs share, so it costs the worker alone.
@@ -132,7 +181,8 @@ fn keep(
         // Nobody listens when the time with the JobManager is over.
         let _ = reports.send(event);
     };
-    let process = match WorkerProcess::start(artifact, worker, &setup.to_line(), pass_on) {
+    let capture = Output::Captured(Arc::new(move |stream, piece: &[u8]| output.take(stream, piece)));
+    let process = match WorkerProcess::start(artifact, worker, &setup.to_line(), capture, pass_on) {
         Ok(process) => process,
         Err(error) => {
             let cause = std::error::Error::source(&error).map(ToString::to_string).unwrap_or_default();

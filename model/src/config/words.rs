@@ -158,6 +158,14 @@ words! {
         Debug = "DEBUG",
         Trace = "TRACE",
     }
+
+    /// How log lines are written.
+    LogFormat {
+        /// For people.
+        Text = "text",
+        /// An object per line.
+        Json = "json",
+    }
 }
 
 fn plain(word: &str) -> String {

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use bytes::BytesMut;
 use millstream::{
+    logging::WorkerLog,
     model::{
         config::NetworkIo,
         deployment::{ChannelToken, CompletedCheckpoint, CoordinatorState, FileHandle, SubtaskState, VertexShape},
@@ -313,8 +314,9 @@ fn worker_setups() -> Named {
         idle_timeout: Duration::from_secs(10),
         io: NetworkIo::Auto,
     };
-    let alone = WorkerSetup { worker: WorkerId(0), slots: 2, network: None }.to_line();
-    let full = WorkerSetup { worker: WorkerId(3), slots: 2, network: Some(network) }.to_line();
+    let alone = WorkerSetup { worker: WorkerId(0), slots: 2, network: None, log: WorkerLog::default() }.to_line();
+    let full =
+        WorkerSetup { worker: WorkerId(3), slots: 2, network: Some(network), log: WorkerLog::default() }.to_line();
     let changed = |from: &str, to: &str| {
         assert!(full.contains(from), "{full} has no {from}");
         full.replace(from, to).into_bytes()

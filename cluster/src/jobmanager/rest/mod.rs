@@ -18,6 +18,7 @@
 //! | `/overview`, `/config` | `overview` |
 //! | `/jobs` | `jobs`, with `vertices` and the job graph as a `plan` |
 //! | `/taskmanagers` | `task_managers` |
+//! | `/jobmanager/logs`, `/taskmanagers/:id/logs` and their neighbours | `logs` |
 //! | `/jars` | `jars`, `upload`, `run` |
 //! | what Java clients of Flink send and nothing here can run | `java` |
 
@@ -28,6 +29,7 @@ mod fuzz;
 mod jars;
 mod java;
 mod jobs;
+mod logs;
 mod multipart;
 mod overview;
 mod plan;
@@ -125,7 +127,15 @@ pub(super) fn router(rest: Rest, grpc: Router) -> Router {
         .route("/jobs/{jobid}", get(jobs::details).patch(jobs::terminate))
         .route("/jobs/{jobid}/status", get(jobs::status))
         .route("/taskmanagers", get(task_managers::all))
-        .route("/taskmanagers/{taskmanagerid}", get(task_managers::details));
+        .route("/taskmanagers/{taskmanagerid}", get(task_managers::details))
+        .route("/jobmanager/logs", get(logs::of_jobmanager))
+        .route("/jobmanager/log", get(logs::jobmanager_log))
+        .route("/jobmanager/stdout", get(logs::jobmanager_stdout))
+        .route("/jobmanager/logs/{filename}", get(logs::jobmanager_file))
+        .route("/taskmanagers/{taskmanagerid}/logs", get(logs::of_task_manager))
+        .route("/taskmanagers/{taskmanagerid}/log", get(logs::task_manager_log))
+        .route("/taskmanagers/{taskmanagerid}/stdout", get(logs::task_manager_stdout))
+        .route("/taskmanagers/{taskmanagerid}/logs/{filename}", get(logs::task_manager_file));
     if rest.submit_enabled {
         routes = routes
             .route("/jars", get(jars::all))

@@ -6,6 +6,7 @@ use super::{
     super::{key::Key, memory_size::MemorySize, words::*},
     Group,
 };
+use crate::log::LogLevels;
 
 group! {
     CLUSTER: "Cluster", "Coordinators, addresses and logs.";
@@ -92,4 +93,23 @@ group! {
 
     /// The least important messages that are logged.
     LOG_LEVEL: LogLevel = Key::new("env.log.level", "INFO").ours();
+
+    /// Other levels for parts of the log, as in `millstream_shuffle=DEBUG,shop::orders=TRACE`: of a module, and all in it.
+    LOG_LEVELS: Option<LogLevels> = Key::optional("log.levels").ours();
+
+    /// How log lines are written: `text`, or `json`, an object per line.
+    LOG_FORMAT: LogFormat = Key::new("log.format", "text").ours();
+
+    /// How large the log file of a JobManager or TaskManager becomes before the next one is begun.
+    LOG_FILE_MAX_SIZE: MemorySize = Key::new("log.file.max-size", "100 mb").at_least("4 kb").ours();
+
+    /// How many older log files of a JobManager or TaskManager are kept.
+    LOG_FILES_MAX: u32 = Key::new("env.log.max", "10").at_most("1000");
+
+    /// How much of what the workers of a job log and print each TaskManager keeps: the newest.
+    LOG_JOB_MAX_SIZE: MemorySize = Key::new("log.job.max-size", "64 mb").at_least("128 kb").ours();
+
+    /// How much of that each TaskManager keeps of all jobs together. Beyond, what is left of jobs that have ended is
+    /// deleted, the oldest first.
+    LOG_JOBS_MAX_SIZE: MemorySize = Key::new("log.jobs.max-size", "1 gb").ours();
 }

@@ -1,0 +1,69 @@
+//! One line of a log.
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::{
+    config::LogLevel,
+    id::{JobId, WorkerId},
+};
+
+/// Something that was logged or printed.
+#[derive(Clone, PartialEq, Debug)]
+pub struct LogLine {
+    /// Since 1970, by the clock of the process that wrote it; of what was printed, by that of the one that has read it.
+    pub time_millis: i64,
+    /// Of what was printed: `Info` for standard output, and `Warn` for standard error.
+    pub level: LogLevel,
+    pub origin: Origin,
+    pub job: Option<JobId>,
+    /// The worker process of the job.
+    pub worker: Option<WorkerId>,
+    /// The name of the thread; empty if it has none, or is not known.
+    pub thread: String,
+    pub task: Option<LogTask>,
+    /// The module that has logged it; empty if it was printed.
+    pub target: String,
+    pub message: String,
+    pub fields: Vec<(String, Value)>,
+}
+
+/// How a line came about.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Origin {
+    Log,
+    Stdout,
+    Stderr,
+}
+
+/// The task that a line is about.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct LogTask {
+    /// The id of its vertex in hexadecimal digits, or the first eight of them.
+    pub vertex: String,
+    pub name: String,
+    /// From 0 on.
+    pub subtask: u32,
+    pub parallelism: u32,
+    /// The generation of the deployment.
+    pub attempt: u64,
+}
+
+impl LogLine {
+    /// A line that a worker process has printed.
+    pub fn printed(time_millis: i64, origin: Origin, text: &str) -> LogLine {
+        LogLine {
+            time_millis,
+            level: if origin == Origin::Stderr { LogLevel::Warn } else { LogLevel::Info },
+            origin,
+            job: None,
+            worker: None,
+            thread: String::new(),
+            task: None,
+            target: String::new(),
+            message: text.to_owned(),
+            fields: Vec::new(),
+        }
+    }
+}
