@@ -104,7 +104,10 @@ pub fn job_status(options: &JobOptions) -> Result<()> {
     let failure = result.and_then(|result| result.failure).or(job.last_failure);
     if let Some(failure) = failure {
         let of = failure.operator.map(|name| format!(" (in {name})")).unwrap_or_default();
-        text.push_str(&format!("  last failure {}{of}\n", failure.message));
+        // More lines are what a worker has said last.
+        let (first, more) = failure.message.split_once('\n').unwrap_or((&failure.message, ""));
+        text.push_str(&format!("  last failure {first}{of}\n"));
+        more.lines().for_each(|line| text.push_str(&format!("  {line}\n")));
     }
     show(&text)
 }
@@ -132,5 +135,6 @@ fn as_json(job: &v1::Job) -> Value {
         "tasks": job.tasks, "running_tasks": job.running_tasks, "records_read": job.records_read,
         "completed_checkpoints": job.completed_checkpoints,
         "last_failure": job.last_failure.as_ref().map(|failure| &failure.message),
+        "last_failure_operator": job.last_failure.as_ref().and_then(|failure| failure.operator.as_ref()),
     })
 }

@@ -114,7 +114,7 @@ pub fn run(options: &Options) -> Result<()> {
     runtime.context("no threads can be had")?.block_on(async {
         let clusters = match target {
             Target::StandalonePerJob => Clusters::PerJob(options.per_job(&configuration)?),
-            _ => Clusters::Session(options.session(&configuration).await?),
+            _ => Clusters::Session(Box::new(options.session(&configuration).await?)),
         };
         options.run_on(clusters, path, arguments).await
     })

@@ -2140,6 +2140,9 @@ pub struct SlotsFreed {
     pub allocation_id: ::prost::alloc::string::String,
     #[prost(string, tag = "2")]
     pub why: ::prost::alloc::string::String,
+    /// What the worker was running when it ended, if that is known.
+    #[prost(string, optional, tag = "3")]
+    pub operator: ::core::option::Option<::prost::alloc::string::String>,
 }
 /// One line of JSON, as a worker process reads or writes it.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]

@@ -31,6 +31,7 @@
 //! | what programs import | [`prelude`] |
 //! | which role a process has | `role` |
 //! | log lines | [`logging`] |
+//! | which task it was, when a signal ends a worker | `crash` |
 //! | the embedded cluster | [`mini_cluster`] |
 //! | what must survive a cluster, and who writes it | [`leadership`] |
 //! | configuration files, environment, `-D` | [`settings`] |
@@ -42,6 +43,7 @@
 
 pub mod artifact;
 pub mod client_line;
+mod crash;
 pub mod leadership;
 pub mod logging;
 pub mod mini_cluster;

@@ -19,7 +19,7 @@ use millstream_model::{
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    artifact,
+    artifact, crash,
     logging::{self, WorkerLog},
 };
 
@@ -70,6 +70,9 @@ fn try_run(init: impl FnOnce()) -> Result<(), String> {
         serde_json::from_str(&setup).map_err(|cause| format!("the setup is malformed: {cause}"))?;
     init();
     logging::start_worker(&setup.log);
+    if setup.log.is_captured {
+        crash::watch();
+    }
     let missing = artifact::missing_features();
     if !missing.is_empty() {
         let missing = missing.join(", ");

@@ -7,7 +7,7 @@ use std::{
     process::{Child, Stdio},
 };
 
-use millstream_tests::{standalone::StandaloneCluster, wait_until};
+use millstream_tests::{http::Http, standalone::StandaloneCluster, wait_until};
 use serde_json::Value;
 
 const TALKING: &str = env!("CARGO_BIN_EXE_talking_job");
@@ -28,7 +28,7 @@ fn start(cluster: &StandaloneCluster, arguments: &[&str], settings: &[&str]) -> 
 fn lines(cluster: &StandaloneCluster, arguments: &[&str]) -> Vec<Value> {
     let output = cluster.ask(&[&["logs", "--output", "json"], arguments].concat());
     assert!(output.status.success(), "{output:?}");
-    output.stdout.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()).map(|line| object(line)).collect()
+    output.stdout.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()).map(object).collect()
 }
 
 fn object(line: &[u8]) -> Value {
@@ -98,7 +98,7 @@ fn jobs_side_by_side_have_their_own_lines_and_followers_end_with_them() {
     assert_eq!(records.len(), 40);
     for record in &records {
         assert_eq!(record["fields"]["name"], "one");
-        assert_eq!((&record["task"]["parallelism"], &record["level"]), (&2.into(), &"Info".into()), "{record}");
+        assert_eq!((&record["task"]["parallelism"], &record["level"]), (&2.into(), &"INFO".into()), "{record}");
         assert!(record["target"].as_str().unwrap().contains("talking_job"), "{record}");
         assert!(record["thread"].as_str().unwrap().starts_with("slot-"), "{record}");
     }
@@ -137,30 +137,140 @@ fn jobs_side_by_side_have_their_own_lines_and_followers_end_with_them() {
 }
 
 #[test]
-fn the_last_lines_of_a_worker_that_aborts_are_in_its_jobs_failure() {
-    let cluster = StandaloneCluster::start(1, 3, &["restart-strategy.type: none"]);
-    let job = start(&cluster, &["victim", "1000", "100", "abort"], &[]);
-    wait_until("the job fails", || status(&cluster, &job)["status"] == "FAILED");
-    let failure = status(&cluster, &job)["last_failure"].as_str().unwrap().to_owned();
-    for words in ["killed by signal 6 (SIGABRT)", "last words of victim", "this is the end", "victim prints 0"] {
-        assert!(failure.contains(words), "{words}: {failure}");
+fn the_failure_of_a_job_has_the_last_lines_of_its_worker_and_the_operator_that_has_crashed() {
+    let cluster = StandaloneCluster::start(1, 2, &["restart-strategy.type: none"]);
+    for (ending, how, crashed) in [
+        ("abort", "killed by signal 6 (SIGABRT)", true),
+        ("fault", "killed by signal 11 (SIGSEGV)", true),
+        ("exit", "exit code 7", false),
+    ] {
+        let job = start(&cluster, &["victim", "1000", "100", ending], &[]);
+        wait_until("the job fails", || status(&cluster, &job)["status"] == "FAILED");
+        let status = status(&cluster, &job);
+        let failure = status["last_failure"].as_str().unwrap();
+        for words in [how, "last words of victim", "this is the end", "victim prints 0"] {
+            assert!(failure.contains(words), "{words}: {failure}");
+        }
+        let operator = status["last_failure_operator"].as_str();
+        assert_eq!(operator.map(|name| name.contains("talk")), crashed.then_some(true), "{operator:?}");
+        let shown = cluster.ask(&["status", &job]);
+        assert_eq!(String::from_utf8_lossy(&shown.stdout).contains("(in "), crashed, "{shown:?}");
+        let lines = lines(&cluster, &[&job, "--level", "error", "--task", "talk"]);
+        assert_eq!(has(&lines, "while this task was running"), crashed, "{lines:?}");
     }
-    assert!(has(&lines(&cluster, &[&job]), "last words of victim"));
+}
+
+#[test]
+fn levels_change_while_jobs_run() {
+    let cluster = StandaloneCluster::start(1, 4, &[]);
+    let one = start(&cluster, &["one", "1000000", "100", "nothing"], &[]);
+    let other = start(&cluster, &["other", "1000000", "100", "nothing"], &[]);
+    let newest = |job: &str| lines(&cluster, &[job, "--task", "talk", "-n", "20"]);
+    let logs_closely = |job: &str| has(&newest(job), "a closer look");
+    wait_until("both talk", || newest(&one).len() == 20 && newest(&other).len() == 20);
+    assert!(!logs_closely(&one) && !logs_closely(&other));
+    let set = |arguments: &[&str]| {
+        let output = cluster.ask(&[&["log-level"], arguments].concat());
+        assert!(output.status.success(), "{output:?}");
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    };
+    // Of one job.
+    assert!(set(&["--job", &one, "talking_job=debug"]).contains("talking_job=DEBUG"));
+    wait_until("one says more", || logs_closely(&one));
+    assert!(!logs_closely(&other));
+    // Of all.
+    set(&["talking_job=debug", "millstream_shuffle=WARN"]);
+    wait_until("the other says more", || logs_closely(&other));
+    let shown = set(&[]);
+    assert!(shown.contains("millstream_shuffle=WARN,talking_job=DEBUG") && shown.contains(&one), "{shown}");
+    assert!(has(&lines(&cluster, &["--jobmanager-log"]), "what is logged was changed"));
+    // Back again, but for the one.
+    set(&["--reset"]);
+    wait_until("the other says less", || !logs_closely(&other));
+    assert!(logs_closely(&one));
+    set(&["--job", &one, "--reset", "off"]);
+    let count = || lines(&cluster, &[&one, "--task", "talk"]).len();
+    let mut before = count();
+    wait_until("the one is silent", || std::mem::replace(&mut before, count()) == count());
+    let output = cluster.ask(&["log-level", "loud"]);
+    assert_eq!(output.status.code(), Some(2), "{output:?}");
+}
+
+/// An answer of `LogListInfo`'s shape, as Flink's description of its interface has it.
+fn names(answer: &Value) -> Vec<String> {
+    let logs = answer["logs"].as_array().unwrap_or_else(|| panic!("{answer}"));
+    let name = |log: &Value| {
+        let keys: Vec<&String> = log.as_object().unwrap().keys().collect();
+        assert_eq!(keys, ["mtime", "name", "size"]);
+        assert!(log["mtime"].as_i64().unwrap() > 1_700_000_000_000 && log["size"].is_u64(), "{log}");
+        log["name"].as_str().unwrap().to_owned()
+    };
+    logs.iter().map(name).collect()
+}
+
+#[test]
+fn files_of_processes_are_served_at_flinks_paths() {
+    let cluster = StandaloneCluster::start(2, 2, &[]);
+    let job = start(&cluster, &["one", "20", "1000", "nothing"], &[]);
+    wait_until("the job ends", || status(&cluster, &job)["status"] == "FINISHED");
+    let http = Http(cluster.address());
+    let text = |path: &str| {
+        let answer = http.get(path);
+        assert_eq!(answer.status, 200, "{path}: {}", String::from_utf8_lossy(&answer.body));
+        String::from_utf8(answer.body).unwrap()
+    };
+    let own = names(&http.get("/jobmanager/logs").json());
+    assert!(own.iter().any(|name| name.ends_with(".log")) && own.iter().any(|name| name.ends_with(".out")), "{own:?}");
+    assert!(own.iter().all(|name| !name.contains("taskmanager")), "{own:?}");
+    assert!(text("/jobmanager/log").contains("the JobManager is ready"));
+    assert!(text("/v1/jobmanager/stdout").contains("JobManager: clients at"));
+    let log = own.iter().find(|name| name.ends_with(".log")).unwrap();
+    assert!(text(&format!("/jobmanager/logs/{log}")).contains("the JobManager is ready"));
+
+    let mut printed = 0;
+    for task_manager in http.get("/taskmanagers").json()["taskmanagers"].as_array().unwrap() {
+        let base = format!("/taskmanagers/{}", task_manager["id"].as_str().unwrap());
+        assert!(text(&format!("{base}/log")).contains("registered"));
+        let stdout = text(&format!("{base}/stdout"));
+        assert!(stdout.contains("TaskManager: registered at"), "{stdout}");
+        printed += stdout.matches("one prints ").count();
+        let files = names(&http.get(&format!("{base}/logs")).json());
+        for file in files.iter().filter(|name| name.contains(&job)) {
+            assert!(text(&format!("{base}/logs/{file}")).contains("a record is here"));
+        }
+        // Neither another process's, nor anything else.
+        for file in [log.as_str(), "..%2Fconf%2Fconfig.yaml", "none"] {
+            let answer = http.get(&format!("{base}/logs/{file}"));
+            assert_eq!(answer.status, 404, "{file}");
+            let errors = answer.json()["errors"].to_string();
+            assert!(errors.contains("Failed to transfer file from TaskExecutor"), "{errors}");
+        }
+    }
+    assert_eq!(printed, 4, "what workers print is at the standard output of their TaskManager, as in Flink");
+    for (path, words) in [
+        ("/jobmanager/logs/none", "This file does not exist in JobManager log dir."),
+        ("/taskmanagers/none/logs", "Could not find TaskExecutor none."),
+        ("/taskmanagers/none/log", "Failed to transfer file from TaskExecutor none because it was unknown."),
+    ] {
+        let answer = http.get(path);
+        assert_eq!((answer.status, &answer.json()["errors"][0]), (404, &words.into()), "{path}");
+    }
 }
 
 #[test]
 fn a_job_that_prints_much_keeps_the_newest_of_it() {
     let limit: u64 = 4 << 20;
-    let cluster = StandaloneCluster::start(1, 3, &["log.job.max-size: 4 mb"]);
+    let cluster = StandaloneCluster::start(1, 2, &["log.job.max-size: 4 mb", "log.format: json"]);
     let job = start(&cluster, &["flood", "100000", "100000000", "flood"], &[]);
     wait_until("the job ends", || status(&cluster, &job)["status"] == "FINISHED");
     let files: Vec<_> = std::fs::read_dir(cluster.log_dir()).unwrap().flatten().collect();
-    let of_job = files.iter().filter(|file| file.file_name().to_string_lossy().contains(&job));
-    let bytes: u64 = of_job.map(|file| file.metadata().unwrap().len()).sum();
+    let of_job: Vec<_> = files.iter().filter(|file| file.file_name().to_string_lossy().contains(&job)).collect();
+    let bytes: u64 = of_job.iter().map(|file| file.metadata().unwrap().len()).sum();
     assert!((limit / 2..=limit).contains(&bytes), "{bytes}");
-    let last = lines(&cluster, &[&job, "-n", "3"]);
-    assert!(
-        has(&last, &format!("flood {:01000}", 99_999)) || has(&last, &format!("flood {:01000}", 99_998)),
-        "{last:?}"
-    );
+    let first = std::fs::read_to_string(of_job[0].path()).unwrap();
+    assert_eq!(object(first.lines().next().unwrap().as_bytes())["origin"], "stdout");
+    // The last record of one of the subtasks, and not only of the JobManager.
+    let last = lines(&cluster, &[&job, "-n", "20"]);
+    let is_there = |number: u64| has(&last, &format!("flood {number:01000}"));
+    assert!(is_there(99_998) || is_there(99_999), "{last:?}");
 }

@@ -14,7 +14,7 @@ use crate::job_cluster;
 /// Where jobs run.
 pub(super) enum Clusters {
     /// On this one.
-    Session(Client),
+    Session(Box<Client>),
     /// Each on one of its own.
     PerJob(PerJob),
 }
@@ -39,7 +39,7 @@ impl Clusters {
     /// Has a job run whose executable is at this absolute path.
     pub(super) async fn submit(&self, graph: &JobGraph, artifact: &Path) -> Result<Place, Failure> {
         match self {
-            Clusters::Session(client) => send(client.clone(), graph, artifact).await.map_err(failure),
+            Clusters::Session(client) => send(Client::clone(client), graph, artifact).await.map_err(failure),
             Clusters::PerJob(per_job) => per_job.start(graph, artifact).await,
         }
     }

@@ -509,7 +509,7 @@ impl Cluster {
         state.note_what_is_over();
         let why = format!("its TaskManager at {} is gone: {why}", connected.address);
         for lost in state.resources.on_gone(id) {
-            state.tell_lost(lost, &why);
+            state.tell_lost(lost, Failure::new(&why));
         }
         state.match_slots();
     }
@@ -520,11 +520,11 @@ impl Cluster {
     }
 
     /// An allocation holds nothing any more.
-    pub(super) fn on_freed(&self, from: TaskManagerId, allocation: AllocationId, why: &str) {
+    pub(super) fn on_freed(&self, from: TaskManagerId, allocation: AllocationId, failure: Failure) {
         let mut state = self.lock();
         state.note_what_is_over();
         if let Some(lost) = state.resources.on_freed(from, allocation) {
-            state.tell_lost(lost, why);
+            state.tell_lost(lost, failure);
             if let Some(pause) = lost.pause {
                 let cluster = self.clone();
                 tokio::spawn(async move {
@@ -642,9 +642,9 @@ impl State {
     }
 
     /// Tells a job that a worker of it is gone.
-    fn tell_lost(&mut self, lost: LostWorker, why: &str) {
+    fn tell_lost(&mut self, lost: LostWorker, failure: Failure) {
         let Some(job) = self.jobs.get_mut(&lost.job) else { return };
-        let failure = Failure::new(why);
+        let why = failure.message.clone();
         // A job that has ended does not hear it.
         let _ = job.reports.send(FromWorker { worker: lost.worker, report: Report::WorkerFailed { failure } });
         if lost.pause.is_some() {

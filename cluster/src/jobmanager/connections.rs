@@ -7,6 +7,7 @@ use millstream_client::proto::v1::{
     self, FromTaskManager, ToTaskManager, from_task_manager, task_managers_server::TaskManagers, to_task_manager,
 };
 use millstream_model::{
+    fault::Failure,
     id::{AllocationId, TaskManagerId},
     message::{FromWorker, Report},
 };
@@ -196,7 +197,9 @@ impl Attached {
             }
             from_task_manager::Body::LogAnswer(answer) => self.cluster.log_calls().on_answer(self.id, answer),
             from_task_manager::Body::Freed(freed) => {
-                self.cluster.on_freed(self.id, allocation(&freed.allocation_id)?, &freed.why);
+                let mut failure = Failure::new(freed.why);
+                failure.operator = freed.operator;
+                self.cluster.on_freed(self.id, allocation(&freed.allocation_id)?, failure);
             }
         }
         Ok(())

@@ -229,7 +229,7 @@ impl Reading {
             }
             if let Err(why) = process.fetch(&self.cluster, of, &self.filter).await {
                 if only_one {
-                    return Err(Status::unavailable(format!("{address}: {why}")));
+                    return Err(Status::failed_precondition(why));
                 }
                 tracing::debug!(address, why, "lines of a process are missing");
                 process.has_failed = true;
@@ -331,8 +331,17 @@ impl Process {
             None => own_page(of, filter.clone(), self.from).await?,
         };
         let id = self.id.map(|id| id.to_string()).unwrap_or_default();
-        self.ready = page.lines.into();
-        self.ready.iter_mut().for_each(|line| line.task_manager_id.clone_from(&id));
+        let mut lines = page.lines;
+        let mut time_millis = 0;
+        for line in &mut lines {
+            // What has no time of its own stays where it is.
+            time_millis = if line.time_millis == 0 { time_millis } else { line.time_millis };
+            line.time_millis = time_millis;
+            line.task_manager_id.clone_from(&id);
+        }
+        // What a worker has printed is read a moment after what it has logged meanwhile, or before.
+        lines.sort_by_key(|line| line.time_millis);
+        self.ready = lines.into();
         self.from = read_log_page::From::Position(page.next_position);
         (self.is_at_end, self.is_open) = (page.is_at_end, page.is_open);
         Ok(())

@@ -11,10 +11,13 @@ use std::{
 
 use millstream::logging::{RECORD_SEPARATOR, wall_millis};
 use millstream_model::{
+    config::LogLevel,
     id::WorkerId,
-    log::{LogForm, LogLine, Origin, Parser},
+    log::{LogForm, LogLine, LogTask, Origin, Parser, form::CRASH},
 };
 use millstream_providers::process::OutputStream;
+
+use nix::sys::signal::Signal;
 
 use super::store::JobFile;
 
@@ -32,11 +35,13 @@ pub(crate) struct WorkerOutput {
     file: JobFile,
     streams: [Mutex<Vec<u8>>; 2],
     last: Mutex<VecDeque<LogLine>>,
+    /// That ran on the thread which a signal has ended.
+    crashed: Mutex<Option<String>>,
 }
 
 impl WorkerOutput {
     pub(crate) fn new(worker: WorkerId, file: JobFile) -> WorkerOutput {
-        WorkerOutput { worker, file, streams: Default::default(), last: Mutex::default() }
+        WorkerOutput { worker, file, streams: Default::default(), last: Mutex::default(), crashed: Mutex::default() }
     }
 
     /// Takes the next piece of a stream; an empty one is the last. Called on the thread of the stream, which may wait a
@@ -61,8 +66,13 @@ impl WorkerOutput {
     fn line(&self, stream: OutputStream, text: &[u8]) -> LogLine {
         let worker = Some(self.worker);
         if let (OutputStream::Stderr, Some(event)) = (stream, text.strip_prefix(&[RECORD_SEPARATOR])) {
+            let event = String::from_utf8_lossy(event);
+            if let Some(line) = event.strip_prefix(CRASH).and_then(crash_line) {
+                *locked(&self.crashed) = line.task.as_ref().map(|task| task.name.clone());
+                return LogLine { worker, ..line };
+            }
             let mut parser = Parser::default();
-            parser.push(&String::from_utf8_lossy(event));
+            parser.push(&event);
             // What is none has no time of its own.
             if let Some(line) = parser.finish().filter(|line| line.time_millis != 0) {
                 return LogLine { worker, ..line };
@@ -75,10 +85,32 @@ impl WorkerOutput {
         LogLine { worker, ..LogLine::printed(wall_millis(), origin, &String::from_utf8_lossy(text)) }
     }
 
+    /// The operators that the thread ran which a signal has ended, if it was one of a task.
+    pub(crate) fn crashed(&self) -> Option<String> {
+        locked(&self.crashed).clone()
+    }
+
     /// What the worker has written last, each line on a new one.
     pub(crate) fn last_words(&self) -> LastLines {
         LastLines(locked(&self.last).iter().cloned().collect())
     }
+}
+
+/// The line of a log that says which signal has ended a worker in which task.
+fn crash_line(said: &str) -> Option<LogLine> {
+    let (number, task) = said.split_once(' ')?;
+    let task = LogTask::parse(task)?;
+    let signal = number.parse().ok().and_then(|number: i32| Signal::try_from(number).ok())?;
+    let message = format!("{signal} while this task was running");
+    let target = module_path!().to_owned();
+    let line = LogLine {
+        level: LogLevel::Error,
+        origin: Origin::Log,
+        target,
+        task: Some(task),
+        ..LogLine::printed(wall_millis(), Origin::Log, &message)
+    };
+    Some(line)
 }
 
 /// The end of what a worker has written.
@@ -152,6 +184,17 @@ mod tests {
         for size in 1..=text.len() {
             let expected = ["one", "", "two", "\x1e{event}", "three", "\x1e{other}", "no end"];
             assert_eq!(pieces(text, size), expected, "{size}");
+        }
+    }
+
+    #[test]
+    fn a_crash_names_the_task() {
+        let line = crash_line("11 0a1b2c3d count (words) (2/4) #3").unwrap();
+        assert_eq!(line.message, "SIGSEGV while this task was running");
+        let task = line.task.unwrap();
+        assert_eq!((task.name.as_str(), task.subtask, task.parallelism, task.attempt), ("count (words)", 1, 4, 3));
+        for text in ["", "11", "11 x", "x 0a1b2c3d count (2/4) #3", "999 0a1b2c3d count (2/4) #3"] {
+            assert_eq!(crash_line(text), None, "{text}");
         }
     }
 

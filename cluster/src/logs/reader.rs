@@ -53,7 +53,8 @@ fn read_from(pieces: &[Piece], filter: &LogFilter, position: u64) -> io::Result<
         let mut parser = Parser::default();
         let mut take = |line: Option<LogLine>, page: &mut Page| {
             if let Some(line) = line.filter(|line| filter.admits(line)) {
-                bytes += line.message.len() + 200;
+                let fields = line.fields.iter().map(|(name, value)| name.len() + value.as_str().map_or(20, str::len));
+                bytes += line.message.len() + fields.sum::<usize>() + 200;
                 page.lines.push(line);
             }
             page.lines.len() >= LINES_MAX || bytes >= PAGE_BYTES
@@ -160,7 +161,7 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         let path = root.path().join("a.log");
         let text = |from: u32, to: u32| -> String {
-            let message = |number: u32| number.to_string() + if number % 3 == 0 { "\nmore" } else { "" };
+            let message = |number: u32| number.to_string() + if number.is_multiple_of(3) { "\nmore" } else { "" };
             let line = |number: u32| LogLine::printed(i64::from(number), Origin::Stdout, &message(number));
             (from..to).map(|number| LogForm::Text.write(&line(number))).collect()
         };

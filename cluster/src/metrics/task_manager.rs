@@ -25,7 +25,7 @@ struct WorkerState {
     job: JobId,
     job_name: String,
     worker: WorkerId,
-    process: u32,
+    process: Option<u32>,
     tasks: BTreeMap<ExecutionAttemptId, TaskState>,
     peers: BTreeMap<WorkerId, ShuffleMetrics>,
 }
@@ -43,10 +43,17 @@ impl WorkerNumbers {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A worker's process is there.
-    pub(crate) fn on_started(&self, allocation: AllocationId, job: JobId, worker: WorkerId, process: u32) {
-        let (job_name, tasks, peers) = Default::default();
+    /// A worker is about to be there.
+    pub(crate) fn on_starting(&self, allocation: AllocationId, job: JobId, worker: WorkerId) {
+        let (job_name, process, tasks, peers) = Default::default();
         self.lock().insert(allocation, WorkerState { job, job_name, worker, process, tasks, peers });
+    }
+
+    /// Its process is there.
+    pub(crate) fn on_started(&self, allocation: AllocationId, process: u32) {
+        if let Some(worker) = self.lock().get_mut(&allocation) {
+            worker.process = Some(process);
+        }
     }
 
     /// It has gone, and all that it said with it.
@@ -104,7 +111,7 @@ impl Collect for TaskManagerMetrics {
     fn collect(&self, scrape: &mut Scrape) {
         let own: Labels = Arc::new(vec![("host", self.host.clone()), ("tm_id", self.id.clone())]);
         let workers = self.workers.lock();
-        let processes = workers.values().map(|worker| ProcessNumbers::of(worker.process));
+        let processes = workers.values().filter_map(|worker| worker.process).map(ProcessNumbers::of);
         let all = processes.fold(ProcessNumbers::own(), ProcessNumbers::and);
         all.show(&mut scrape.scope("taskmanager", &own), memory_max());
         scrape.scope("taskmanager", &own).gauge("numRunningWorkers", workers.len() as f64);
@@ -117,7 +124,7 @@ impl Collect for TaskManagerMetrics {
 impl WorkerState {
     fn collect(&self, own: &Labels, scrape: &mut Scrape) {
         let job = and(own, [("job_id", self.job.to_string()), ("job_name", self.job_name.clone())]);
-        let process = ProcessNumbers::of(self.process);
+        let process = self.process.map(ProcessNumbers::of).unwrap_or_default();
         process.show(&mut scrape.scope("taskmanager.job.worker", &and(&job, [self.label()])), memory_max());
         for (peer, metrics) in &self.peers {
             self.collect_peer(&job, *peer, metrics, scrape);
@@ -220,7 +227,8 @@ mod tests {
 
     fn numbers(reports: Vec<(Report, bool)>) -> Scrape {
         let workers = WorkerNumbers::default();
-        workers.on_started(ALLOCATION, JobId(7), WorkerId(2), std::process::id());
+        workers.on_starting(ALLOCATION, JobId(7), WorkerId(2));
+        workers.on_started(ALLOCATION, std::process::id());
         for (report, is_passed_on) in reports {
             assert_eq!(workers.on_report(ALLOCATION, &FromWorker { worker: WorkerId(2), report }), is_passed_on);
         }

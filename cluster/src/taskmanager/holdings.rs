@@ -55,7 +55,7 @@ impl Holdings {
         while let Ok(event) = self.events.try_recv() {
             match event {
                 WorkerEvent::Line { allocation, line } => self.note(allocation, &line),
-                WorkerEvent::Ended { allocation, why } => {
+                WorkerEvent::Ended { allocation, why, .. } => {
                     tracing::warn!(%allocation, why, "a worker has ended while there was no JobManager");
                     self.forget(allocation);
                     self.table.free_up(allocation);

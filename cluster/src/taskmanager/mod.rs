@@ -346,7 +346,7 @@ impl Session<'_> {
             to_task_manager::Body::Request(request) => {
                 let id = id(&request.allocation_id)?;
                 if let Err(why) = self.on_request(id, request) {
-                    self.freed(id, why);
+                    self.freed(id, why, None);
                 }
             }
             to_task_manager::Body::Command(line) => {
@@ -400,19 +400,20 @@ impl Session<'_> {
                 let line = v1::WorkerLine { allocation_id: allocation.to_string(), line };
                 self.say(from_task_manager::Body::Report(line));
             }
-            WorkerEvent::Ended { allocation, why } => {
+            WorkerEvent::Ended { allocation, why, operator } => {
                 self.holdings.forget(allocation);
-                self.freed(allocation, why);
+                self.freed(allocation, why, operator);
             }
         }
     }
 
     /// Takes slots back, and says so: whether the worker has ended, or there never was one.
-    fn freed(&mut self, id: AllocationId, why: String) {
+    fn freed(&mut self, id: AllocationId, why: String, operator: Option<String>) {
         if let Some(Allocation { job, slots }) = self.holdings.table.free_up(id) {
-            tracing::info!(%job, slots, why, "slots are free again");
+            // What the worker has said last is in its job's log.
+            tracing::info!(%job, slots, why = why.lines().next(), "slots are free again");
         }
-        let freed = v1::SlotsFreed { allocation_id: id.to_string(), why };
+        let freed = v1::SlotsFreed { allocation_id: id.to_string(), why, operator };
         self.say(from_task_manager::Body::Freed(freed));
     }
 }

@@ -24,7 +24,10 @@ use tokio::sync::mpsc::UnboundedSender;
 
 use crate::{
     LARGEST_MESSAGE,
-    logs::{capture::WorkerOutput, store::JobLogs},
+    logs::{
+        capture::WorkerOutput,
+        store::{JobFile, JobLogs},
+    },
     metrics::WorkerNumbers,
 };
 
@@ -40,7 +43,7 @@ pub(super) enum WorkerEvent {
     /// A report, as one line of JSON.
     Line { allocation: AllocationId, line: Vec<u8> },
     /// Its process has gone, or could not be started. The last event of an allocation.
-    Ended { allocation: AllocationId, why: String },
+    Ended { allocation: AllocationId, why: String, operator: Option<String> },
 }
 
 /// The workers. They are killed when this is dropped.
@@ -73,14 +76,15 @@ impl Workers {
         let (events, logs, numbers) = (self.events.clone(), self.logs.clone(), self.numbers.clone());
         setup.log = WorkerLog { levels: self.log_levels(job), is_captured: true };
         tokio::spawn(async move {
-            let ended = |why: String| drop(events.send(WorkerEvent::Ended { allocation, why }));
+            let ended = |why: String| drop(events.send(WorkerEvent::Ended { allocation, why, operator: None }));
             let path = match artifact.await {
                 Ok(path) => path,
                 Err(why) => return ended(why),
             };
-            let own = events.clone();
+            let (own, file) = (events.clone(), logs.file(job));
             let keep = move || {
-                keep(&path, allocation, job, &setup, &lines, &own, &logs, &numbers);
+                let keeper = Keeper { allocation, job, events: own, file, numbers: numbers.clone() };
+                keeper.keep(&path, &setup, &lines);
                 numbers.on_ended(allocation);
             };
             if let Err(cause) = thread::Builder::new().name("worker-line".to_owned()).spawn(keep) {
@@ -141,57 +145,69 @@ impl Workers {
     }
 }
 
-/// Starts a worker's process and passes lines on to it, until there can be no more of them: then it is killed.
-fn keep(
-    artifact: &std::path::Path,
+/// Looks after one worker, on a thread of its own.
+struct Keeper {
     allocation: AllocationId,
     job: JobId,
-    setup: &WorkerSetup,
-    lines: &Receiver<String>,
-    events: &UnboundedSender<WorkerEvent>,
-    logs: &JobLogs,
-    numbers: &WorkerNumbers,
-) {
-    let worker = setup.worker;
-    let output = Arc::new(WorkerOutput::new(worker, logs.file(job)));
-    let written = output.clone();
-    let (reports, told) = (events.clone(), numbers.clone());
-    let pass_on = move |message: FromWorker| {
-        if !told.on_report(allocation, &message) {
-            return;
-        }
-        let event = match message {
-            FromWorker { report: Report::WorkerFailed { failure }, .. } => {
-                WorkerEvent::Ended { allocation, why: format!("{}{}", failure.message, written.last_words()) }
+    events: UnboundedSender<WorkerEvent>,
+    /// Of what its job prints and logs.
+    file: JobFile,
+    numbers: WorkerNumbers,
+}
+
+impl Keeper {
+    /// Starts the worker's process and passes lines on to it, until there can be no more of them: then it is killed.
+    fn keep(self, artifact: &std::path::Path, setup: &WorkerSetup, lines: &Receiver<String>) {
+        let Keeper { allocation, job, events, file, numbers } = self;
+        let worker = setup.worker;
+        let output = Arc::new(WorkerOutput::new(worker, file));
+        let written = output.clone();
+        // Before it can say anything.
+        numbers.on_starting(allocation, job, worker);
+        let (reports, told) = (events.clone(), numbers.clone());
+        let pass_on = move |message: FromWorker| {
+            if !told.on_report(allocation, &message) {
+                return;
             }
-            message => match serde_json::to_vec(&message).expect("reports have a form in JSON") {
-                // It would cost the connection that all jobs share, so it costs the worker alone.
-                line if line.len() > LARGEST_LINE => {
-                    let why = format!(
-                        "worker {} was ended, since a report of it has {} bytes and {LARGEST_LINE} are the most: write \
-                         what the job collects to files instead",
-                        worker.0,
-                        line.len()
-                    );
-                    WorkerEvent::Ended { allocation, why }
+            let event = match message {
+                FromWorker { report: Report::WorkerFailed { failure }, .. } => {
+                    let why = format!("{}{}", failure.message, written.last_words());
+                    WorkerEvent::Ended { allocation, why, operator: written.crashed() }
                 }
-                line => WorkerEvent::Line { allocation, line },
-            },
+                message => as_line(allocation, &message),
+            };
+            // Nobody listens when the time with the JobManager is over.
+            let _ = reports.send(event);
         };
-        // Nobody listens when the time with the JobManager is over.
-        let _ = reports.send(event);
-    };
-    let capture = Output::Captured(Arc::new(move |stream, piece: &[u8]| output.take(stream, piece)));
-    let process = match WorkerProcess::start(artifact, worker, &setup.to_line(), capture, pass_on) {
-        Ok(process) => process,
-        Err(error) => {
-            let cause = std::error::Error::source(&error).map(ToString::to_string).unwrap_or_default();
-            let why = format!("{error}: {cause}");
-            let _ = events.send(WorkerEvent::Ended { allocation, why });
-            return;
+        let capture = Output::Captured(Arc::new(move |stream, piece: &[u8]| output.take(stream, piece)));
+        let process = match WorkerProcess::start(artifact, worker, &setup.to_line(), capture, pass_on) {
+            Ok(process) => process,
+            Err(error) => {
+                let cause = std::error::Error::source(&error).map(ToString::to_string).unwrap_or_default();
+                let why = format!("{error}: {cause}");
+                let _ = events.send(WorkerEvent::Ended { allocation, why, operator: None });
+                return;
+            }
+        };
+        numbers.on_started(allocation, process.id());
+        tracing::info!(%job, worker = worker.0, process = process.id(), "a worker process has started");
+        lines.iter().for_each(|line| process.send_line(&line));
+    }
+}
+
+/// A report as it is passed on. One that is too large would cost the connection that all jobs share, so it costs the worker
+/// alone.
+fn as_line(allocation: AllocationId, message: &FromWorker) -> WorkerEvent {
+    match serde_json::to_vec(message).expect("reports have a form in JSON") {
+        line if line.len() > LARGEST_LINE => {
+            let why = format!(
+                "worker {} was ended, since a report of it has {} bytes and {LARGEST_LINE} are the most: write what the \
+                 job collects to files instead",
+                message.worker.0,
+                line.len()
+            );
+            WorkerEvent::Ended { allocation, why, operator: None }
         }
-    };
-    numbers.on_started(allocation, job, worker, process.id());
-    tracing::info!(%job, worker = worker.0, process = process.id(), "a worker process has started");
-    lines.iter().for_each(|line| process.send_line(&line));
+        line => WorkerEvent::Line { allocation, line },
+    }
 }

@@ -18,8 +18,9 @@ use crate::{
     id::{JobId, WorkerId},
 };
 
-/// Of a vertex's id in text.
-const VERTEX_DIGITS: usize = 8;
+/// After the separator of an event, in place of one: a signal has ended the process. Its number follows, and the task that
+/// the thread was running.
+pub const CRASH: &str = "crash ";
 
 /// How lines are written.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -32,7 +33,7 @@ pub enum LogForm {
 #[derive(Serialize, Deserialize)]
 struct JsonLine {
     time: String,
-    level: LogLevel,
+    level: String,
     #[serde(default = "log", skip_serializing_if = "is_log")]
     origin: Origin,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -70,7 +71,7 @@ impl LogForm {
 
 fn to_json(line: &LogLine) -> String {
     let LogLine { time_millis, level, origin, job, worker, thread, task, target, message, fields } = line.clone();
-    let time = time::to_text(time_millis);
+    let (time, level) = (time::to_text(time_millis), level.to_text());
     let fields = fields.into_iter().collect();
     let line = JsonLine { time, level, origin, job, worker, thread, task, target, message, fields };
     let mut text = serde_json::to_string(&line).expect("a line has a form in JSON");
@@ -94,10 +95,10 @@ fn to_text(line: &LogLine) -> String {
         if !line.thread.is_empty() {
             let _ = write!(text, "[{}] ", bracketed(&line.thread));
         }
-        if let Some(LogTask { vertex, name, subtask, parallelism, attempt }) = &line.task {
-            let vertex = vertex.get(..VERTEX_DIGITS).unwrap_or(vertex);
-            let name = bracketed(name);
-            let _ = write!(text, "[{vertex} {name} ({}/{parallelism}) #{attempt}] ", u64::from(*subtask) + 1);
+        if let Some(task) = &line.task {
+            text.push('[');
+            let _ = task.write_to(&mut text);
+            text.push_str("] ");
         }
         let _ = write!(text, "{}: ", line.target);
     }
@@ -165,7 +166,7 @@ fn parse(text: &str) -> LogLine {
 fn from_json(text: &str) -> Option<LogLine> {
     let line: JsonLine = serde_json::from_str(text).ok()?;
     let JsonLine { time, level, origin, job, worker, thread, task, target, message, fields } = line;
-    let time_millis = time::from_text(&time)?;
+    let (time_millis, level) = (time::from_text(&time)?, LogLevel::parse(&level).ok()?);
     let fields = fields.into_iter().collect();
     Some(LogLine { time_millis, level, origin, job, worker, thread, task, target, message, fields })
 }
@@ -191,7 +192,7 @@ fn from_text(text: &str) -> Option<LogLine> {
     }
     let (mut thread, mut task) = (String::new(), None);
     while let Some((inside, after)) = rest.strip_prefix('[').and_then(|rest| rest.split_once("] ")) {
-        match task_of(inside) {
+        match LogTask::parse(inside) {
             Some(known) => task = Some(known),
             None => thread = inside.to_owned(),
         }
@@ -209,20 +210,6 @@ fn from_text(text: &str) -> Option<LogLine> {
         target: target.to_owned(),
         message: message.to_owned(),
         fields: Vec::new(),
-    })
-}
-
-fn task_of(text: &str) -> Option<LogTask> {
-    let (rest, attempt) = text.rsplit_once(") #")?;
-    let (rest, place) = rest.rsplit_once(" (")?;
-    let (subtask, parallelism) = place.split_once('/')?;
-    let (vertex, name) = rest.split_once(' ')?;
-    Some(LogTask {
-        vertex: vertex.to_owned(),
-        name: name.to_owned(),
-        subtask: subtask.parse::<u32>().ok()?.checked_sub(1)?,
-        parallelism: parallelism.parse().ok()?,
-        attempt: attempt.parse().ok()?,
     })
 }
 

@@ -1,5 +1,7 @@
 //! One line of a log.
 
+use std::fmt;
+
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -7,6 +9,9 @@ use crate::{
     config::LogLevel,
     id::{JobId, WorkerId},
 };
+
+/// Of a vertex's id in text.
+const VERTEX_DIGITS: usize = 8;
 
 /// Something that was logged or printed.
 #[derive(Clone, PartialEq, Debug)]
@@ -48,6 +53,34 @@ pub struct LogTask {
     pub parallelism: u32,
     /// The generation of the deployment.
     pub attempt: u64,
+}
+
+impl LogTask {
+    /// As files have it: the beginning of the vertex's id, name, which subtask of how many, and attempt. Allocates nothing.
+    ///
+    /// # Errors
+    /// If it cannot be written.
+    pub fn write_to(&self, to: &mut impl fmt::Write) -> fmt::Result {
+        let LogTask { vertex, name, subtask, parallelism, attempt } = self;
+        write!(to, "{} ", vertex.get(..VERTEX_DIGITS).unwrap_or(vertex))?;
+        name.chars().try_for_each(|c| to.write_char(if c == ']' || c.is_control() { '.' } else { c }))?;
+        write!(to, " ({}/{parallelism}) #{attempt}", u64::from(*subtask) + 1)
+    }
+
+    /// Back from [`LogTask::write_to`].
+    pub fn parse(text: &str) -> Option<LogTask> {
+        let (rest, attempt) = text.rsplit_once(") #")?;
+        let (rest, place) = rest.rsplit_once(" (")?;
+        let (subtask, parallelism) = place.split_once('/')?;
+        let (vertex, name) = rest.split_once(' ')?;
+        Some(LogTask {
+            vertex: vertex.to_owned(),
+            name: name.to_owned(),
+            subtask: subtask.parse::<u32>().ok()?.checked_sub(1)?,
+            parallelism: parallelism.parse().ok()?,
+            attempt: attempt.parse().ok()?,
+        })
+    }
 }
 
 impl LogLine {

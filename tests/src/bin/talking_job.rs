@@ -24,7 +24,6 @@ fn talk(name: &str, ending: &str, number: u64) -> u64 {
     }
     if number == 5 && ending != "nothing" {
         tracing::error!(name, "this is the end");
-        print!("and no end of line");
         eprintln!("last words of {name}");
         match ending {
             "abort" => process::abort(),
