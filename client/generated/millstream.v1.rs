@@ -1998,6 +1998,24 @@ pub mod logs_server {
         const NAME: &'static str = SERVICE_NAME;
     }
 }
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct JoinRequest {
+    /// The secret of the join token.
+    #[prost(string, tag = "1")]
+    pub token: ::prost::alloc::string::String,
+    /// The public half of a key that the caller has made: a point on the curve P-256, uncompressed.
+    #[prost(bytes = "vec", tag = "2")]
+    pub public_key: ::prost::alloc::vec::Vec<u8>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct JoinResponse {
+    /// DER, signed by the authority that the join token names.
+    #[prost(bytes = "vec", tag = "1")]
+    pub certificate: ::prost::alloc::vec::Vec<u8>,
+    /// From now on.
+    #[prost(uint64, tag = "2")]
+    pub lifetime_millis: u64,
+}
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct FromTaskManager {
     #[prost(oneof = "from_task_manager::Body", tags = "1, 2, 3, 4, 5")]
@@ -2389,6 +2407,29 @@ pub mod task_managers_client {
             self.inner = self.inner.max_encoding_message_size(limit);
             self
         }
+        /// A certificate for who has the join token. All other calls need one, where there are join tokens.
+        /// UNAUTHENTICATED if the token is wrong.
+        pub async fn join(
+            &mut self,
+            request: impl tonic::IntoRequest<super::JoinRequest>,
+        ) -> std::result::Result<tonic::Response<super::JoinResponse>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/millstream.v1.TaskManagers/Join",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("millstream.v1.TaskManagers", "Join"));
+            self.inner.unary(req, path, codec).await
+        }
         /// One call for as long as both live. Each side takes the other for gone when nothing has come for
         /// `heartbeat.timeout`.
         pub async fn attach(
@@ -2457,6 +2498,12 @@ pub mod task_managers_server {
     /// Generated trait containing gRPC methods that should be implemented for use with TaskManagersServer.
     #[async_trait]
     pub trait TaskManagers: std::marker::Send + std::marker::Sync + 'static {
+        /// A certificate for who has the join token. All other calls need one, where there are join tokens.
+        /// UNAUTHENTICATED if the token is wrong.
+        async fn join(
+            &self,
+            request: tonic::Request<super::JoinRequest>,
+        ) -> std::result::Result<tonic::Response<super::JoinResponse>, tonic::Status>;
         /// Server streaming response type for the Attach method.
         type AttachStream: tonic::codegen::tokio_stream::Stream<
                 Item = std::result::Result<super::ToTaskManager, tonic::Status>,
@@ -2564,6 +2611,49 @@ pub mod task_managers_server {
         }
         fn call(&mut self, req: http::Request<B>) -> Self::Future {
             match req.uri().path() {
+                "/millstream.v1.TaskManagers/Join" => {
+                    #[allow(non_camel_case_types)]
+                    struct JoinSvc<T: TaskManagers>(pub Arc<T>);
+                    impl<T: TaskManagers> tonic::server::UnaryService<super::JoinRequest>
+                    for JoinSvc<T> {
+                        type Response = super::JoinResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::JoinRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as TaskManagers>::join(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = JoinSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
                 "/millstream.v1.TaskManagers/Attach" => {
                     #[allow(non_camel_case_types)]
                     struct AttachSvc<T: TaskManagers>(pub Arc<T>);

@@ -42,6 +42,10 @@ pub enum AccessError {
     NoSecret { key: &'static str, path: PathBuf },
     #[error("security.ssl.rest.enabled is true, and nothing says whose certificates to believe: {key} has to")]
     NoTrust { key: &'static str },
+    #[error(
+        "security.ssl.rest.authentication-enabled is true, and there is no certificate to show: {key} has to name one"
+    )]
+    NoCertificate { key: &'static str },
     #[error("{key}: {path} cannot be used: {cause}")]
     Unusable { key: &'static str, path: PathBuf, cause: String },
     #[error(transparent)]

@@ -80,7 +80,7 @@ impl Client {
         let endpoint = Endpoint::from_shared(format!("http://{address}")).map_err(|_| bad())?;
         let endpoint = endpoint.connect_timeout(CONNECT_TIMEOUT).tcp_nodelay(true);
         let channel = match &access.tls {
-            Some(config) => tls::connect(&endpoint, host, port, config.clone()).await,
+            Some(config) => tls::connect(&endpoint, (host, port), None, config.clone()).await,
             None => endpoint.connect().await,
         };
         let channel = channel

@@ -6,7 +6,7 @@
 //! | Look here for | module |
 //! |---|---|
 //! | a connection to a JobManager | [`client`] |
-//! | what it takes to be let in | [`access`], `tls` |
+//! | what it takes to be let in | [`access`], [`tls`] |
 //! | messages and services, as they are on the wire | [`proto`] |
 //! | why it cannot be reached | [`cause`] |
 //! | lines of logs as they come | [`log_stream`] |
@@ -18,7 +18,7 @@ pub mod client;
 pub mod convert;
 pub mod log_stream;
 pub mod proto;
-mod tls;
+pub mod tls;
 
 pub use access::{Access, AccessError};
 pub use client::{Client, ClientError, Watch};

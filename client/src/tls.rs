@@ -1,67 +1,121 @@
-//! TLS to a JobManager: whose certificates a client believes, and how a connection is made.
+//! TLS to a JobManager: whose certificates are believed, what is shown, and how a connection is made.
 
-use std::{io, path::Path, sync::Arc};
+use std::{fs, io, path::Path, sync::Arc};
 
 use hyper_util::rt::TokioIo;
-use millstream_model::config::{Configuration, SSL_REST_ENABLED, SSL_REST_TRUSTSTORE};
+use millstream_model::config::{
+    Configuration, SSL_REST_AUTHENTICATION, SSL_REST_ENABLED, SSL_REST_KEYSTORE, SSL_REST_TRUSTSTORE,
+};
 use rustls::{
     ClientConfig, RootCertStore,
-    pki_types::{CertificateDer, ServerName, pem::PemObject},
+    pki_types::{CertificateDer, PrivateKeyDer, ServerName, pem::PemObject},
 };
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tonic::transport::{Channel, Endpoint};
 
-use crate::access::AccessError;
+use crate::access::{AccessError, check_private};
+
+/// A certificate chain, its own first, and its key.
+pub type Shown = (Vec<CertificateDer<'static>>, PrivateKeyDer<'static>);
 
 /// How a client over TLS is made, if the configuration asks for it (`security.ssl.rest.enabled`).
 ///
 /// # Errors
-/// If the certificates that it is to believe cannot be had.
+/// If the certificates that it is to believe or to show cannot be had.
 pub(crate) fn configured(configuration: &Configuration) -> Result<Option<Arc<ClientConfig>>, AccessError> {
     if !configuration.get(&SSL_REST_ENABLED)? {
         return Ok(None);
     }
     let key = SSL_REST_TRUSTSTORE.name();
     let path = configuration.get(&SSL_REST_TRUSTSTORE)?.ok_or(AccessError::NoTrust { key })?;
+    let roots = roots_in(key, Path::new(&path))?;
+    if !configuration.get(&SSL_REST_AUTHENTICATION)? {
+        return client(roots, None).map(Some).map_err(|cause| unusable(key, Path::new(&path), &cause));
+    }
+    let key = SSL_REST_KEYSTORE.name();
+    let path = configuration.get(&SSL_REST_KEYSTORE)?.ok_or(AccessError::NoCertificate { key })?;
     let path = Path::new(&path);
-    let unusable =
-        |cause: &dyn std::fmt::Display| AccessError::Unusable { key, path: path.to_owned(), cause: cause.to_string() };
-    let mut roots = RootCertStore::empty();
-    for certificate in CertificateDer::pem_file_iter(path).map_err(|cause| unusable(&cause))? {
-        roots.add(certificate.map_err(|cause| unusable(&cause))?).map_err(|cause| unusable(&cause))?;
-    }
-    if roots.is_empty() {
-        return Err(unusable(&"it has no certificate in PEM"));
-    }
-    // Named, since a program may have other providers in it.
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let builder = ClientConfig::builder_with_provider(provider).with_protocol_versions(&[&rustls::version::TLS13]);
-    let mut config = builder.map_err(|cause| unusable(&cause))?.with_root_certificates(roots).with_no_client_auth();
-    config.alpn_protocols = vec![b"h2".to_vec()];
-    Ok(Some(Arc::new(config)))
+    check_private(key, path)?;
+    let text = fs::read(path).map_err(|source| AccessError::Unreadable { key, path: path.to_owned(), source })?;
+    let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&text).collect();
+    let chain = chain.map_err(|cause| unusable(key, path, &cause))?;
+    let own =
+        PrivateKeyDer::from_pem_slice(&text).map_err(|cause| unusable(key, path, &format!("its key: {cause}")))?;
+    client(roots, Some((chain, own))).map(Some).map_err(|cause| unusable(key, path, &cause))
 }
 
-/// Connects to a host, which has to prove that it has this name or address.
+fn unusable(key: &'static str, path: &Path, cause: &dyn std::fmt::Display) -> AccessError {
+    AccessError::Unusable { key, path: path.to_owned(), cause: cause.to_string() }
+}
+
+/// The authorities in a PEM file, which `key` names.
+///
+/// # Errors
+/// If it cannot be read, or has none in it.
+pub fn roots_in(key: &'static str, path: &Path) -> Result<RootCertStore, AccessError> {
+    let mut roots = RootCertStore::empty();
+    for certificate in CertificateDer::pem_file_iter(path).map_err(|cause| unusable(key, path, &cause))? {
+        let certificate = certificate.map_err(|cause| unusable(key, path, &cause))?;
+        roots.add(certificate).map_err(|cause| unusable(key, path, &cause))?;
+    }
+    if roots.is_empty() {
+        return Err(unusable(key, path, &"it has no certificate in PEM"));
+    }
+    Ok(roots)
+}
+
+/// A client that believes whom `roots` sign for.
+///
+/// # Errors
+/// If what it is to show cannot be used.
+pub fn client(roots: RootCertStore, shown: Option<Shown>) -> Result<Arc<ClientConfig>, rustls::Error> {
+    // Named, since a program may have other providers in it.
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let builder = ClientConfig::builder_with_provider(provider).with_protocol_versions(&[&rustls::version::TLS13])?;
+    let builder = builder.with_root_certificates(roots);
+    let mut config = match shown {
+        None => builder.with_no_client_auth(),
+        Some((chain, key)) => builder.with_client_auth_cert(chain, key)?,
+    };
+    config.alpn_protocols = vec![b"h2".to_vec()];
+    Ok(Arc::new(config))
+}
+
+/// Connects to a host, which has to prove that it has a name: without `name`, that or the address of the host.
 ///
 /// # Errors
 /// If nobody answers there, or does not prove it.
-pub(crate) async fn connect(
+pub async fn connect(
     endpoint: &Endpoint,
-    host: &str,
-    port: u16,
+    (host, port): (&str, u16),
+    name: Option<ServerName<'static>>,
     config: Arc<ClientConfig>,
 ) -> Result<Channel, tonic::transport::Error> {
     let host = host.trim_start_matches('[').trim_end_matches(']').to_owned();
     let connect = move |_| {
-        let (host, connector) = (host.clone(), TlsConnector::from(config.clone()));
+        let (host, name, connector) = (host.clone(), name.clone(), TlsConnector::from(config.clone()));
         async move {
-            let name = ServerName::try_from(host.clone());
-            let name = name.map_err(|cause| io::Error::new(io::ErrorKind::InvalidInput, cause))?;
+            let name = match name {
+                Some(name) => name,
+                None => ServerName::try_from(host.clone())
+                    .map_err(|cause| io::Error::new(io::ErrorKind::InvalidInput, cause))?,
+            };
             let stream = TcpStream::connect((host, port)).await?;
             stream.set_nodelay(true)?;
-            connector.connect(name, stream).await.map(TokioIo::new)
+            connector.connect(name, stream).await.map(TokioIo::new).map_err(explain)
         }
     };
     endpoint.connect_with_connector(tower::service_fn(connect)).await
+}
+
+/// What TLS says when the other side does not speak it is a riddle.
+fn explain(error: io::Error) -> io::Error {
+    let cause = error.get_ref().and_then(|cause| cause.downcast_ref::<rustls::Error>());
+    match cause {
+        Some(rustls::Error::InvalidMessage(_)) => {
+            io::Error::new(error.kind(), "no TLS is spoken at that port, or something else than TLS")
+        }
+        _ => error,
+    }
 }

@@ -12,9 +12,22 @@ use tokio::net::TcpListener;
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Protection {
     /// TLS, and everybody has to show who they are.
-    TlsAndToken,
+    TlsAndProof,
     /// Not both of them. How the user gets them, as the end of a sentence.
     Missing(&'static str),
+}
+
+impl Protection {
+    /// That of a port for clients, with both or not.
+    pub(crate) fn of_clients(has_both: bool) -> Protection {
+        if has_both {
+            return Protection::TlsAndProof;
+        }
+        Protection::Missing(
+            "set security.ssl.rest.enabled and security.ssl.rest.keystore, and either security.token-file or \
+             security.ssl.rest.authentication-enabled and security.ssl.rest.truststore",
+        )
+    }
 }
 
 /// Opens a port at `host`, which `keys` name.
@@ -97,7 +110,7 @@ mod tests {
         let refused = listen("0.0.0.0", 0, "rest.address", OPEN, &configuration).await.unwrap_err();
         assert!(refused.message.contains("rest.address") && refused.message.contains("security.insecure"), "{refused}");
         assert!(refused.message.contains("set this.key"), "{refused}");
-        listen("0.0.0.0", 0, "rest.address", Protection::TlsAndToken, &configuration).await.unwrap();
+        listen("0.0.0.0", 0, "rest.address", Protection::TlsAndProof, &configuration).await.unwrap();
         configuration.set(&SECURITY_INSECURE, true);
         listen("0.0.0.0", 0, "rest.address", OPEN, &configuration).await.unwrap();
         listen("localhost", 0, "rest.address", OPEN, &Configuration::new()).await.unwrap();

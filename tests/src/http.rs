@@ -25,7 +25,8 @@ pub struct Answer {
 }
 
 impl Answer {
-    fn parse(text: &[u8]) -> Option<Answer> {
+    /// `None` if it is none of HTTP.
+    pub(crate) fn parse(text: &[u8]) -> Option<Answer> {
         let at = text.windows(4).position(|window| window == b"\r\n\r\n")?;
         let head = String::from_utf8_lossy(&text[..at]).into_owned();
         let (first, headers) = head.split_once("\r\n").unwrap_or((&head, ""));

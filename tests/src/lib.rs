@@ -15,6 +15,8 @@
 //! | paths between hosts that delay, lose and reorder | [`weather`] |
 //! | clusters of real processes, by the scripts in `bin/` | [`standalone`] |
 //! | requests over HTTP | [`http`] |
+//! | certificates, and requests over TLS | [`tls`] |
+//! | connections to a worker by somebody else | [`dial`] |
 //! | what a job reads whose words are counted | [`text`] |
 //! | decoders of bytes from outside, for their corpus | [`decoders`] |
 //! | what a job has written and committed | [`counts`] |
@@ -35,6 +37,7 @@ pub mod certificates;
 pub mod collector;
 pub mod counts;
 pub mod decoders;
+pub mod dial;
 pub mod flink;
 pub mod host_workers;
 pub mod hosts;
@@ -46,6 +49,7 @@ pub mod python;
 pub mod ssh;
 pub mod standalone;
 pub mod text;
+pub mod tls;
 pub mod weather;
 pub mod worker_processes;
 

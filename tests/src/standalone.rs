@@ -164,6 +164,11 @@ impl StandaloneCluster {
 
     /// What all processes of a kind have logged and printed, and what jobs have at TaskManagers; of those that were started again, since then.
     pub fn log(&self, kind: &str) -> String {
+        self.logs(kind).concat()
+    }
+
+    /// The same of each process, in the order in which they were started.
+    pub fn logs(&self, kind: &str) -> Vec<String> {
         let logs = fs::read_dir(self.root.path().join("log")).into_iter().flatten().flatten();
         let mut paths: Vec<PathBuf> = logs.map(|entry| entry.path()).collect();
         paths.sort();

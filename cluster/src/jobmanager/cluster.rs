@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashSet},
+    net::IpAddr,
     sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::Ordering},
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
@@ -28,7 +29,7 @@ use millstream_slots::{Allocation, LostWorker, ReportRefused, ResourceManager, S
 use super::{
     accepted::{AcceptedJob, AcceptedJobs},
     ended::{EndedJob, EndedJobs},
-    job::{Job, Link, Outbox},
+    job::{Job, Link, Outbox, as_others_reach},
     log_calls::LogCalls,
     log_levels::SetLevels,
 };
@@ -66,6 +67,8 @@ struct State {
 /// A TaskManager that is there.
 struct Connected {
     address: String,
+    /// Where it has connected from.
+    from: Option<IpAddr>,
     cpu_cores: u32,
     physical_memory_bytes: u64,
     outbox: Outbox,
@@ -471,6 +474,7 @@ impl Cluster {
     pub(super) fn on_registered(
         &self,
         id: TaskManagerId,
+        from: Option<IpAddr>,
         registration: v1::Registration,
         held: Vec<Held>,
         outbox: Outbox,
@@ -481,9 +485,10 @@ impl Cluster {
             return false;
         }
         tracing::info!(task_manager = %id, address, slots, "a TaskManager has registered");
-        state
-            .task_managers
-            .insert(id, Connected { address, cpu_cores, physical_memory_bytes, outbox, heard_millis: wall_millis() });
+        state.task_managers.insert(
+            id,
+            Connected { address, from, cpu_cores, physical_memory_bytes, outbox, heard_millis: wall_millis() },
+        );
         self.log_levels.messages().into_iter().for_each(|levels| state.send(id, Body::LogLevels(levels)));
         state.resources.on_registered(id, slots);
         for Held { id: allocation, allocation: held, registered } in held {
@@ -585,7 +590,7 @@ impl State {
                 job: worker.job,
                 worker: worker.worker,
                 slots: slots.min(worker.slots),
-                shuffle_address,
+                shuffle_address: shuffle_address.map(|address| as_others_reach(address, connected.from)),
                 allocation,
                 outbox: connected.outbox.clone(),
                 is_over: job.is_over.clone(),

@@ -1,12 +1,18 @@
 //! The calls of TaskManagers: each has one for as long as it lives.
 
-use std::{collections::BTreeSet, pin::Pin, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeSet,
+    pin::Pin,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use millstream::artifact::ENGINE_VERSION;
 use millstream_client::proto::v1::{
     self, FromTaskManager, ToTaskManager, from_task_manager, task_managers_server::TaskManagers, to_task_manager,
 };
 use millstream_model::{
+    config::SECURITY_JOIN_TOKEN_FILE,
     fault::Failure,
     id::{AllocationId, TaskManagerId},
     message::{FromWorker, Report},
@@ -27,8 +33,9 @@ use tonic::{Request, Response, Status, Streaming};
 use super::{
     cluster::{Cluster, Held},
     job::Outbox,
+    members::Members,
 };
-use crate::artifacts::Artifacts;
+use crate::{artifacts::Artifacts, security::Peer};
 
 /// Of an artifact in one message.
 const CHUNK_BYTES: usize = 512 * 1024;
@@ -39,18 +46,42 @@ const SLOTS_MAX: u32 = 32_768;
 pub(super) struct Connections {
     pub(super) cluster: Cluster,
     pub(super) artifacts: Arc<Artifacts>,
+    /// `None` if nothing is asked of TaskManagers.
+    pub(super) members: Option<Members>,
     pub(super) heartbeat_interval: Duration,
     pub(super) heartbeat_timeout: Duration,
 }
 
 #[tonic::async_trait]
 impl TaskManagers for Connections {
+    async fn join(&self, request: Request<v1::JoinRequest>) -> Result<Response<v1::JoinResponse>, Status> {
+        let from = request.extensions().get::<Peer>().map_or_else(String::new, |peer| peer.address.to_string());
+        let Some(members) = &self.members else {
+            return Err(Status::failed_precondition(format!(
+                "this JobManager takes TaskManagers without a join token: {} is not set for it",
+                SECURITY_JOIN_TOKEN_FILE.name()
+            )));
+        };
+        let id = crate::random_id();
+        match members.join(id, request.get_ref(), wall_clock()) {
+            Ok(response) => {
+                tracing::info!(from, member = %TaskManagerId(id), "a TaskManager has joined, and has a certificate");
+                Ok(Response::new(response))
+            }
+            Err(status) => {
+                tracing::warn!(from, why = status.message(), "a TaskManager may not join");
+                Err(status)
+            }
+        }
+    }
+
     type AttachStream = UnboundedReceiverStream<Result<ToTaskManager, Status>>;
 
     async fn attach(
         &self,
         request: Request<Streaming<FromTaskManager>>,
     ) -> Result<Response<Self::AttachStream>, Status> {
+        let from = request.extensions().get::<Peer>().map(|peer| peer.address.ip());
         let mut messages = request.into_inner();
         let first = timeout(self.heartbeat_timeout, messages.message()).await;
         let first = first.map_err(|_| Status::deadline_exceeded("no registration has come"))??;
@@ -70,7 +101,7 @@ impl TaskManagers for Connections {
         };
         // Before anything that registering leads to.
         let _ = outbox.send(Ok(ToTaskManager { body: Some(to_task_manager::Body::Registered(registered)) }));
-        if !self.cluster.on_registered(id, registration, held, outbox.clone()) {
+        if !self.cluster.on_registered(id, from, registration, held, outbox.clone()) {
             return Err(Status::already_exists(format!("there is a TaskManager {id} already")));
         }
         let attached = Attached { cluster: self.cluster.clone(), id, silence_max: self.heartbeat_timeout };
@@ -109,6 +140,11 @@ impl TaskManagers for Connections {
         });
         Ok(Response::new(Box::pin(ReceiverStream::new(stream))))
     }
+}
+
+#[expect(clippy::disallowed_methods, reason = "certificates are good from now on")]
+pub(super) fn wall_clock() -> SystemTime {
+    SystemTime::now()
 }
 
 fn check(registration: &v1::Registration) -> Result<TaskManagerId, Status> {

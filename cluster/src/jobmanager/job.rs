@@ -1,7 +1,7 @@
 //! One job of the cluster: its JobMaster, and the ways of its workers' reports and of messages to them.
 
 use std::{
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -172,5 +172,30 @@ impl WorkerLink for Link {
 
     fn shuffle_address(&self) -> Option<SocketAddr> {
         self.shuffle_address
+    }
+}
+
+/// Where others reach a worker that listens at `address`: on all addresses of its machine it is the one that its TaskManager
+/// has come `from`.
+pub(super) fn as_others_reach(address: SocketAddr, from: Option<IpAddr>) -> SocketAddr {
+    match from {
+        Some(from) if address.ip().is_unspecified() => SocketAddr::new(from.to_canonical(), address.port()),
+        _ => address,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_worker_on_all_addresses_is_where_its_task_manager_is() {
+        let reached = |address: &str, from: &str| {
+            as_others_reach(address.parse().unwrap(), Some(from.parse().unwrap())).to_string()
+        };
+        assert_eq!(reached("0.0.0.0:7", "10.0.0.1"), "10.0.0.1:7");
+        assert_eq!(reached("[::]:7", "::ffff:10.0.0.1"), "10.0.0.1:7");
+        assert_eq!(reached("10.0.0.2:7", "10.0.0.1"), "10.0.0.2:7");
+        assert_eq!(as_others_reach("0.0.0.0:7".parse().unwrap(), None).to_string(), "0.0.0.0:7");
     }
 }

@@ -13,7 +13,7 @@
 //! | one job | `job` |
 //! | what holds a job back | `explain` |
 //! | jobs that outlive this process | `accepted`, and what is left of them `ended` |
-//! | the port of clients | `client_port` |
+//! | a port, with TLS or without | `port`, `opening` |
 //! | what clients may ask by gRPC | `submission` |
 //! | and by REST, as Flink's | `rest` |
 //! | logs of all processes, for clients | `logs`, by `log_calls` to TaskManagers |
@@ -22,11 +22,11 @@
 //! | a program that the cluster is for | `application` |
 //! | a job that the cluster is for | `one_job`, with `own_task_managers` |
 //! | the calls of TaskManagers | `connections` |
+//! | which TaskManagers may join | `members` |
 
 mod accepted;
 mod application;
 mod calls;
-pub(crate) mod client_port;
 mod cluster;
 mod connections;
 mod ended;
@@ -35,8 +35,11 @@ mod job;
 mod log_calls;
 mod log_levels;
 mod logs;
+mod members;
 mod one_job;
+mod opening;
 mod own_task_managers;
+pub(crate) mod port;
 mod programs;
 mod rest;
 mod submission;
@@ -48,24 +51,23 @@ use millstream_client::proto::{FILE_DESCRIPTOR_SET, v1};
 use millstream_model::{
     config::{
         Configuration, EVENLY_SPREAD_OUT_SLOTS, HEARTBEAT_INTERVAL, HEARTBEAT_TIMEOUT, JOBMANAGER_ADDRESS,
-        JOBMANAGER_BIND_HOST, JOBMANAGER_PORT, REST_ADDRESS, REST_PORT,
+        JOBMANAGER_BIND_HOST, JOBMANAGER_PORT, REST_ADDRESS, REST_PORT, SECURITY_JOIN_TOKEN_FILE,
     },
     fault::Failure,
 };
 use millstream_slots::Spread;
-use tonic::{
-    service::Routes,
-    transport::{Server, server::TcpIncoming},
-};
+use tonic::service::Routes;
 
 use self::{
     accepted::{AcceptedJobs, artifacts_directory},
     application::ApplicationRunner,
     cluster::Cluster,
-    connections::Connections,
+    connections::{Connections, wall_clock},
     ended::EndedJobs,
     logs::Logs,
+    members::Members,
     one_job::OneJobRunner,
+    port::Port,
     rest::Rest,
     submission::Submission,
 };
@@ -157,14 +159,11 @@ async fn serve(
     ready: impl FnOnce(Addresses),
     stop: impl Future<Output = ()>,
 ) -> Result<Option<ApplicationStatus>, Failure> {
-    let guard = Guard::of_clients(&configuration)?;
     let rest = configuration.get(&REST_ADDRESS)?;
     let tls = tls::of_clients(&configuration)?;
-    let protection = if tls.is_some() && guard.asks_for_a_token() {
-        Protection::TlsAndToken
-    } else {
-        Protection::Missing("set security.ssl.rest.enabled, security.ssl.rest.keystore and security.token-file")
-    };
+    let trust = tls.as_ref().and_then(|tls| tls.trust.clone());
+    let guard = Guard::of_clients(&configuration, trust)?;
+    let protection = Protection::of_clients(tls.is_some() && guard.asks_for_proof());
     let port = configuration.get(&REST_PORT)?;
     let clients = listen(&rest, port, "rest.address, rest.port", protection, &configuration).await?;
     let bind = match configuration.get(&JOBMANAGER_BIND_HOST)? {
@@ -172,7 +171,10 @@ async fn serve(
         None => configuration.get(&JOBMANAGER_ADDRESS)?.unwrap_or_else(|| "localhost".to_owned()),
     };
     let keys = "jobmanager.rpc.address, jobmanager.bind-host, jobmanager.rpc.port";
-    let protection = Protection::Missing("this port cannot have them yet");
+    let protection = match configuration.get(&SECURITY_JOIN_TOKEN_FILE)? {
+        Some(_) => Protection::TlsAndProof,
+        None => Protection::Missing("set security.join-token-file, for TaskManagers too"),
+    };
     let task_managers = listen(&bind, configuration.get(&JOBMANAGER_PORT)?, keys, protection, &configuration).await?;
     let local = |listener: &tokio::net::TcpListener| {
         listener.local_addr().map_err(|cause| Failure::fatal(format!("a port has no address: {cause}")))
@@ -187,6 +189,8 @@ async fn serve(
     let spread = if configuration.get(&EVENLY_SPREAD_OUT_SLOTS)? { Spread::Evenly } else { Spread::Pack };
     let leadership = Leadership::of(&configuration)?;
     let accepted = AcceptedJobs::open(&configuration)?;
+    let members = Members::open(&configuration, wall_clock())?;
+    let members_tls = members.as_ref().map(|members| members.tls(wall_clock())).transpose()?;
     let ended = EndedJobs::open(&configuration)?;
     let cluster = Cluster::new(leadership, accepted, ended, configuration.clone(), spread);
     let needed = cluster.recover()?;
@@ -194,6 +198,7 @@ async fn serve(
     let connections = Connections {
         cluster: cluster.clone(),
         artifacts: artifacts.clone(),
+        members,
         heartbeat_interval: configuration.get(&HEARTBEAT_INTERVAL)?,
         heartbeat_timeout: configuration.get(&HEARTBEAT_TIMEOUT)?,
     };
@@ -231,9 +236,10 @@ async fn serve(
     if only_for.is_some() {
         rest.take_no_programs();
     }
-    let for_clients =
-        client_port::serve(clients, tls, guard.protect(rest::router(rest, grpc)), client_port::HEAD_PATIENCE);
-    let for_task_managers = Server::builder().add_service(connections).serve_with_incoming(incoming(task_managers));
+    let for_clients = Port::of_clients(tls, guard.protect(rest::router(rest, grpc))).serve(clients);
+    let guard = Guard::of_task_managers(members_tls.as_ref().and_then(|tls| tls.trust.clone()));
+    let connections = guard.protect(Routes::new(connections).into_axum_router());
+    let for_task_managers = Port::of_task_managers(members_tls, connections).serve(task_managers);
     tracing::info!(clients = %addresses.clients, task_managers = %addresses.task_managers, "the JobManager is ready");
     ready(addresses);
     let mut one_job = None;
@@ -250,20 +256,15 @@ async fn serve(
             }
         }
     };
-    let served = tokio::select! {
+    tokio::select! {
         never = for_clients => match never {},
-        served = for_task_managers => served.map(|()| None),
+        never = for_task_managers => match never {},
         ended = purpose_ends => return ended,
-        () = stop => Ok(None),
-    };
+        () = stop => {}
+    }
     cluster.log_end();
     if let Some(mut one_job) = one_job {
         one_job.end().await;
     }
-    served.map_err(|cause| Failure::new(format!("a port of the JobManager cannot be served any more: {cause}")))
-}
-
-/// Small answers leave at once.
-fn incoming(listener: tokio::net::TcpListener) -> TcpIncoming {
-    TcpIncoming::from(listener).with_nodelay(Some(true))
+    Ok(None)
 }

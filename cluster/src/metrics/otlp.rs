@@ -184,6 +184,7 @@ mod tests {
     use tonic::{Request, Response, Status, service::Routes};
 
     use super::*;
+    use crate::jobmanager::port::Port;
 
     struct One;
 
@@ -215,12 +216,8 @@ mod tests {
         };
         let http = Router::new().route("/v1/metrics", post(by_http)).with_state(sender.clone());
         let grpc = Routes::new(MetricsServiceServer::new(Collector(sender))).into_axum_router();
-        tokio::spawn(axum_serve(listener, grpc.merge(http)));
+        tokio::spawn(Port::of_clients(None, grpc.merge(http)).serve(listener));
         received
-    }
-
-    async fn axum_serve(listener: TcpListener, router: Router) {
-        match crate::jobmanager::client_port::serve(listener, None, router, Duration::from_secs(60)).await {}
     }
 
     fn target(address: SocketAddr, protocol: OtlpProtocol) -> Target {

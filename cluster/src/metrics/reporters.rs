@@ -20,7 +20,7 @@ use super::{
 };
 use crate::{
     address::{Protection, listen_at_first_free},
-    jobmanager::client_port,
+    jobmanager::port::Port,
     security::{Guard, tls},
 };
 
@@ -74,14 +74,10 @@ async fn serve(
     numbers: Arc<dyn Collect>,
     running: &mut JoinSet<()>,
 ) -> Result<(), Failure> {
-    let guard = Guard::of_clients(configuration)?;
     let tls = tls::of_clients(configuration)?;
-    let protection = match tls.is_some() && guard.asks_for_a_token() {
-        true => Protection::TlsAndToken,
-        false => {
-            Protection::Missing("set security.ssl.rest.enabled, security.ssl.rest.keystore and security.token-file")
-        }
-    };
+    let trust = tls.as_ref().and_then(|tls| tls.trust.clone());
+    let guard = Guard::of_clients(configuration, trust)?;
+    let protection = Protection::of_clients(tls.is_some() && guard.asks_for_proof());
     let host = configuration.get_named(&METRIC_REPORTER_HOST, name)?;
     let ports = configuration.get_named(&METRIC_REPORTER_PORT, name)?;
     let keys = format!("metrics.reporter.{name}.host, metrics.reporter.{name}.port");
@@ -91,7 +87,7 @@ async fn serve(
     tracing::info!(reporter = name, "metrics are at {scheme}://{address}/metrics");
     let filters_labels = configuration.get_named(&METRIC_REPORTER_FILTER_LABELS, name)?;
     let router = guard.protect(prometheus::router(numbers, filters_labels));
-    running.spawn(async move { match client_port::serve(listener, tls, router, client_port::HEAD_PATIENCE).await {} });
+    running.spawn(async move { match Port::of_clients(tls, router).serve(listener).await {} });
     Ok(())
 }
 

@@ -43,6 +43,8 @@ const METHODS: &[(&str, Permission)] = &[
     ("/millstream.v1.Logs/SetLogLevels", Only(Client)),
     ("/millstream.v1.TaskManagers/Attach", Only(TaskManager)),
     ("/millstream.v1.TaskManagers/DownloadArtifact", Only(TaskManager)),
+    // It shows the join token, and looks at it itself.
+    ("/millstream.v1.TaskManagers/Join", Everybody),
 ];
 
 /// Who may ask for a path. Those of no gRPC service are REST's, and clients'; `None` is nobody.

@@ -3,15 +3,16 @@
 use std::{path::PathBuf, sync::Arc};
 
 use millstream_client::proto::v1::{self, task_managers_client::TaskManagersClient};
-use tonic::transport::Channel;
 
+use super::link::{Link, NoLink};
 use crate::{artifacts::Artifacts, usrlib};
 
-/// The artifact's file; it is downloaded if it is not there, and checked.
+/// The artifact's file; it is downloaded if it is not there, and checked. Over a connection of its own, so that nothing of
+/// other jobs waits behind it.
 ///
 /// # Errors
 /// If it cannot be had, with the reason.
-pub(super) async fn artifact(artifacts: &Arc<Artifacts>, channel: Channel, sha256: &str) -> Result<PathBuf, String> {
+pub(super) async fn artifact(artifacts: &Arc<Artifacts>, link: &Link, sha256: &str) -> Result<PathBuf, String> {
     if let Some(path) = artifacts.find(sha256) {
         return Ok(path);
     }
@@ -24,6 +25,10 @@ pub(super) async fn artifact(artifacts: &Arc<Artifacts>, channel: Channel, sha25
     }
     let because = |why: &dyn std::fmt::Display| format!("the artifact {sha256} cannot be had of the JobManager: {why}");
     let request = v1::DownloadArtifactRequest { sha256: sha256.to_owned() };
+    let channel = link.connect().await.map_err(|none| match none {
+        NoLink::Yet(why) => because(&why),
+        NoLink::Refused(failure) => because(&failure.message),
+    })?;
     let answers = TaskManagersClient::new(channel).download_artifact(request).await;
     let mut answers = answers.map_err(|status| because(&status.message()))?.into_inner();
     let mut incoming = artifacts.begin(sha256).await.map_err(|error| because(&error))?;

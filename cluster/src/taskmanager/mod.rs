@@ -14,13 +14,15 @@
 //!
 //! | Look here for | module |
 //! |---|---|
-//! | artifacts from the JobManager | `download` |
+//! | connections to the JobManager | `link` |
+//! | artifacts from it | `download` |
 //! | the worker processes | `workers` |
 //! | what outlives a JobManager | `holdings` |
 //! | logs, for the JobManager | `log_calls` |
 
 mod download;
 mod holdings;
+mod link;
 mod log_calls;
 mod workers;
 
@@ -31,12 +33,11 @@ use millstream::{
     worker_network::{bind_address, check_configured_exposure, check_exposure},
     worker_process::WorkerSetup,
 };
-use millstream_client::{
-    cause::root_cause,
-    proto::v1::{self, FromTaskManager, from_task_manager, task_managers_client::TaskManagersClient, to_task_manager},
+use millstream_client::proto::v1::{
+    self, FromTaskManager, from_task_manager, task_managers_client::TaskManagersClient, to_task_manager,
 };
 use millstream_model::{
-    config::{Configuration, JOBMANAGER_ADDRESS, JOBMANAGER_PORT, REGISTRATION_TIMEOUT, TASK_SLOTS},
+    config::{Configuration, REGISTRATION_TIMEOUT, TASK_SLOTS},
     fault::Failure,
     id::{AllocationId, JobId, LeaderEpoch, TaskManagerId},
 };
@@ -46,12 +47,14 @@ use tokio::{
     time::{Instant, Interval, interval, sleep, timeout, timeout_at},
 };
 use tokio_stream::wrappers::UnboundedReceiverStream;
-use tonic::{
-    Streaming,
-    transport::{Channel, Endpoint},
-};
+use tonic::Streaming;
 
-use self::{holdings::Holdings, log_calls::LogCalls, workers::WorkerEvent};
+use self::{
+    holdings::Holdings,
+    link::{Link, NoLink, is_final},
+    log_calls::LogCalls,
+    workers::WorkerEvent,
+};
 use crate::{
     artifacts::Artifacts,
     host_name,
@@ -59,7 +62,8 @@ use crate::{
     metrics::{Reporters, TaskManagerMetrics, WorkerNumbers},
 };
 
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a JobManager may take to answer a registration.
+const REGISTRATION_PATIENCE: Duration = Duration::from_secs(5);
 /// Between two tries to reach the JobManager.
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
@@ -79,14 +83,9 @@ pub async fn run(
     mut ready: impl FnMut(&str),
     stop: impl Future<Output = ()>,
 ) -> Result<(), Failure> {
-    let host = configuration.get(&JOBMANAGER_ADDRESS)?.unwrap_or_else(|| "localhost".to_owned());
-    let address = format!("{host}:{}", configuration.get(&JOBMANAGER_PORT)?);
-    let endpoint = Endpoint::from_shared(format!("http://{address}"))
-        .map_err(|cause| Failure::fatal(format!("{address} ({}) is no address: {cause}", JOBMANAGER_ADDRESS.name())))?;
     let task_manager = TaskManager {
         id: TaskManagerId(crate::random_id()),
-        address,
-        endpoint: endpoint.connect_timeout(CONNECT_TIMEOUT).tcp_nodelay(true),
+        link: Arc::new(Link::of(&configuration)?),
         slots: configuration.get(&TASK_SLOTS)?,
         patience: configuration.get(&REGISTRATION_TIMEOUT)?,
         epoch: None,
@@ -108,9 +107,7 @@ pub async fn run(
 
 struct TaskManager {
     id: TaskManagerId,
-    /// Of the JobManager.
-    address: String,
-    endpoint: Endpoint,
+    link: Arc<Link>,
     slots: u32,
     /// How long it goes on without a JobManager.
     patience: Duration,
@@ -162,14 +159,14 @@ impl TaskManager {
             match parted {
                 Parted::Refused(failure) => return Err(failure),
                 Parted::Dismissed => {
-                    tracing::info!(jobmanager = self.address, "the cluster has ended");
+                    tracing::info!(jobmanager = self.link.address, "the cluster has ended");
                     return Ok(());
                 }
                 Parted::Lost { why, jobs_are_kept: true } => {
                     holdings.keep_what_runs();
                     let workers = holdings.count();
                     tracing::warn!(
-                        jobmanager = self.address,
+                        jobmanager = self.link.address,
                         why,
                         workers,
                         "the JobManager is gone, and workers run on"
@@ -179,12 +176,16 @@ impl TaskManager {
                 }
                 Parted::Lost { why, jobs_are_kept: false } => {
                     holdings = Holdings::new(self.slots, self.logs.clone(), self.numbers.clone());
-                    tracing::warn!(jobmanager = self.address, why, "the JobManager is gone, and all workers with it");
+                    tracing::warn!(
+                        jobmanager = self.link.address,
+                        why,
+                        "the JobManager is gone, and all workers with it"
+                    );
                     pause = FIRST_PAUSE;
                     said.clear();
                 }
                 Parted::Unreachable(why) if why != said => {
-                    tracing::info!(jobmanager = self.address, why, "the JobManager cannot be reached yet");
+                    tracing::info!(jobmanager = self.link.address, why, "the JobManager cannot be reached yet");
                     said = why;
                 }
                 Parted::Unreachable(_) => {}
@@ -201,7 +202,7 @@ impl TaskManager {
         let what = if was_registered { "is gone and has not come back" } else { "has not taken this TaskManager" };
         Failure::fatal(format!(
             "the JobManager at {} {what} within {:?} ({})",
-            self.address,
+            self.link.address,
             self.patience,
             REGISTRATION_TIMEOUT.name()
         ))
@@ -212,7 +213,10 @@ impl TaskManager {
         // What has ended until now is not held any more. What ends from here on is told later. At each try, so that what
         // workers have to say does not pile up.
         holdings.catch_up();
-        let channel = self.endpoint.connect().await.map_err(|error| Parted::Unreachable(root_cause(&error)))?;
+        let channel = self.link.connect().await.map_err(|none| match none {
+            NoLink::Yet(why) => Parted::Unreachable(why),
+            NoLink::Refused(failure) => Parted::Refused(failure),
+        })?;
         let (outbox, messages) = mpsc::unbounded_channel();
         let registration = v1::Registration {
             task_manager_id: self.id.to_string(),
@@ -224,12 +228,12 @@ impl TaskManager {
             held: holdings.describe(),
         };
         let _ = outbox.send(FromTaskManager { body: Some(from_task_manager::Body::Registration(registration)) });
-        let mut calls = TaskManagersClient::new(channel.clone())
+        let mut calls = TaskManagersClient::new(channel)
             .max_decoding_message_size(usize::MAX)
             .max_encoding_message_size(usize::MAX);
         let answers = calls.attach(UnboundedReceiverStream::new(messages)).await;
         let mut answers = answers.map_err(|status| parted_by(&status))?.into_inner();
-        let registered = match timeout(CONNECT_TIMEOUT, answers.message()).await {
+        let registered = match timeout(REGISTRATION_PATIENCE, answers.message()).await {
             Ok(Ok(Some(v1::ToTaskManager { body: Some(to_task_manager::Body::Registered(registered)) }))) => registered,
             Ok(Err(status)) => return Err(parted_by(&status)),
             Ok(Ok(_)) => return Err(Parted::Unreachable("it does not answer as a JobManager does".to_owned())),
@@ -239,23 +243,23 @@ impl TaskManager {
         if registered.jobs_are_kept && self.epoch.is_some_and(|highest| epoch < highest) {
             return Err(Parted::Unreachable("it was replaced by another leader".to_owned()));
         }
-        Ok(Connected { channel, outbox, answers, registered, epoch })
+        Ok(Connected { outbox, answers, registered, epoch })
     }
 
     async fn serve(&mut self, connected: Connected, holdings: &mut Holdings, ready: &mut impl FnMut(&str)) -> Parted {
-        let Connected { channel, outbox, answers, registered, epoch } = connected;
+        let Connected { outbox, answers, registered, epoch } = connected;
         if registered.jobs_are_kept {
             self.epoch = Some(epoch);
         }
         let workers = holdings.count();
-        tracing::info!(jobmanager = self.address, task_manager = %self.id, slots = self.slots, workers, "registered");
-        ready(&self.address);
+        tracing::info!(jobmanager = self.link.address, task_manager = %self.id, slots = self.slots, workers, "registered");
+        ready(&self.link.address);
         let session = Session {
             holdings,
             artifacts: self.artifacts.clone(),
             log_calls: LogCalls::new(self.logs.clone(), outbox.clone()),
             configuration: &self.configuration,
-            channel,
+            link: self.link.clone(),
             outbox,
             silence_max: Duration::from_millis(registered.heartbeat_timeout_millis.max(1)),
         };
@@ -269,7 +273,6 @@ impl TaskManager {
 
 /// A JobManager that has taken this TaskManager.
 struct Connected {
-    channel: Channel,
     outbox: Outbox,
     answers: Streaming<v1::ToTaskManager>,
     registered: v1::Registered,
@@ -284,11 +287,10 @@ enum Ended {
 
 fn parted_by(status: &tonic::Status) -> Parted {
     let message = status.message().to_owned();
-    match status.code() {
-        tonic::Code::InvalidArgument | tonic::Code::FailedPrecondition | tonic::Code::Unimplemented => {
-            Parted::Refused(Failure::fatal(format!("the JobManager refuses this TaskManager: {message}")))
-        }
-        _ => Parted::Unreachable(message),
+    if is_final(status) {
+        Parted::Refused(Failure::fatal(format!("the JobManager refuses this TaskManager: {message}")))
+    } else {
+        Parted::Unreachable(message)
     }
 }
 
@@ -298,7 +300,7 @@ struct Session<'a> {
     artifacts: Arc<Artifacts>,
     log_calls: LogCalls,
     configuration: &'a Configuration,
-    channel: Channel,
+    link: Arc<Link>,
     outbox: Outbox,
     silence_max: Duration,
 }
@@ -387,8 +389,8 @@ impl Session<'_> {
                 .map_err(|failure| failure.to_string())?;
         }
         tracing::info!(%job, worker = setup.worker.0, slots = request.slots, "a job gets slots");
-        let (artifacts, channel, sha256) = (self.artifacts.clone(), self.channel.clone(), request.sha256);
-        let artifact = async move { download::artifact(&artifacts, channel, &sha256).await };
+        let (artifacts, link, sha256) = (self.artifacts.clone(), self.link.clone(), request.sha256);
+        let artifact = async move { download::artifact(&artifacts, &link, &sha256).await };
         self.holdings.workers.start(id, job, setup, artifact);
         Ok(())
     }

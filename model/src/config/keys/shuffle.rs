@@ -10,7 +10,8 @@ use super::{
 group! {
     SHUFFLE: "Shuffle", "How records get from one worker process to another.";
 
-    /// The address that a worker takes connections of other workers on.
+    /// The address that a worker takes connections of other workers on. `0.0.0.0` is all of its machine's: then others are
+    /// told the one that its TaskManager reaches the JobManager from.
     SHUFFLE_BIND_HOST: String = Key::new("taskmanager.bind-host", "127.0.0.1");
 
     /// The port that a worker takes connections of other workers on; `0` takes any that is free. With more than one
