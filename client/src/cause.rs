@@ -8,3 +8,8 @@ pub fn root_cause(error: &dyn std::error::Error) -> String {
     }
     cause.to_string()
 }
+
+/// The same of a call that has failed: what the other side has answered, or what has become of the connection.
+pub fn cause_of(status: &tonic::Status) -> String {
+    std::error::Error::source(status).map_or_else(|| status.message().to_owned(), root_cause)
+}

@@ -13,10 +13,10 @@ use tonic::{
 
 use crate::{
     access::Access,
-    cause::root_cause,
+    cause::{cause_of, root_cause},
     convert::Misunderstood,
     proto::v1::{self, job_submission_client::JobSubmissionClient, logs_client::LogsClient},
-    tls,
+    tls::{self, Refusal},
 };
 
 /// Of an artifact in one message.
@@ -31,6 +31,7 @@ pub struct Client {
     address: String,
     calls: JobSubmissionClient<InterceptedService<Channel, Access>>,
     pub(crate) logs: LogsClient<InterceptedService<Channel, Access>>,
+    refusal: Refusal,
 }
 
 /// Why something could not be done.
@@ -79,8 +80,9 @@ impl Client {
         }
         let endpoint = Endpoint::from_shared(format!("http://{address}")).map_err(|_| bad())?;
         let endpoint = endpoint.connect_timeout(CONNECT_TIMEOUT).tcp_nodelay(true);
+        let refusal = Refusal::default();
         let channel = match &access.tls {
-            Some(config) => tls::connect(&endpoint, (host, port), None, config.clone()).await,
+            Some(config) => tls::connect(&endpoint, (host, port), None, config.clone(), &refusal).await,
             None => endpoint.connect().await,
         };
         let channel = channel
@@ -88,7 +90,7 @@ impl Client {
         let calls = JobSubmissionClient::with_interceptor(channel.clone(), access.clone())
             .max_decoding_message_size(LARGEST_ANSWER);
         let logs = LogsClient::with_interceptor(channel, access.clone()).max_decoding_message_size(LARGEST_ANSWER);
-        Ok(Client { address: address.to_owned(), calls, logs })
+        Ok(Client { address: address.to_owned(), calls, logs, refusal })
     }
 
     pub fn address(&self) -> &str {
@@ -208,9 +210,14 @@ impl Client {
     }
 
     pub(crate) fn error(&self, status: &Status) -> ClientError {
+        let refused = self.refusal.said().filter(|_| std::error::Error::source(status).is_some());
+        if let Some(alert) = refused {
+            let why = format!("it does not believe what was shown to it (security.ssl.rest.keystore): {alert}");
+            return ClientError::NotLetIn { address: self.address.clone(), why };
+        }
         match status.code() {
             Code::Unavailable | Code::Unknown | Code::Cancelled => {
-                ClientError::Lost { address: self.address.clone(), cause: status.message().to_owned() }
+                ClientError::Lost { address: self.address.clone(), cause: cause_of(status) }
             }
             Code::Unauthenticated | Code::PermissionDenied => {
                 ClientError::NotLetIn { address: self.address.clone(), why: status.message().to_owned() }

@@ -1,6 +1,12 @@
 //! TLS to a JobManager: whose certificates are believed, what is shown, and how a connection is made.
 
-use std::{fs, io, path::Path, sync::Arc};
+use std::{
+    fs, io,
+    path::Path,
+    pin::Pin,
+    sync::{Arc, Mutex, PoisonError},
+    task::{Context, Poll},
+};
 
 use hyper_util::rt::TokioIo;
 use millstream_model::config::{
@@ -10,8 +16,11 @@ use rustls::{
     ClientConfig, RootCertStore,
     pki_types::{CertificateDer, PrivateKeyDer, ServerName, pem::PemObject},
 };
-use tokio::net::TcpStream;
-use tokio_rustls::TlsConnector;
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    net::TcpStream,
+};
+use tokio_rustls::{TlsConnector, client::TlsStream};
 use tonic::transport::{Channel, Endpoint};
 
 use crate::access::{AccessError, check_private};
@@ -82,6 +91,27 @@ pub fn client(roots: RootCertStore, shown: Option<Shown>) -> Result<Arc<ClientCo
     Ok(Arc::new(config))
 }
 
+/// What the other side has said last if it has ended a connection for what this side has shown. Clones share it.
+///
+/// In TLS 1.3 that is said after the connection was made, and whoever has a call under way hears no more than that the
+/// connection is gone.
+#[derive(Clone, Default, Debug)]
+pub struct Refusal(Arc<Mutex<Option<String>>>);
+
+impl Refusal {
+    /// As TLS names it.
+    pub fn said(&self) -> Option<String> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn note(&self, error: &io::Error) {
+        let cause = error.get_ref().and_then(|cause| cause.downcast_ref::<rustls::Error>());
+        if let Some(alert @ rustls::Error::AlertReceived(_)) = cause {
+            *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(alert.to_string());
+        }
+    }
+}
+
 /// Connects to a host, which has to prove that it has a name: without `name`, that or the address of the host.
 ///
 /// # Errors
@@ -91,10 +121,13 @@ pub async fn connect(
     (host, port): (&str, u16),
     name: Option<ServerName<'static>>,
     config: Arc<ClientConfig>,
+    refusal: &Refusal,
 ) -> Result<Channel, tonic::transport::Error> {
+    let refusal = refusal.clone();
     let host = host.trim_start_matches('[').trim_end_matches(']').to_owned();
     let connect = move |_| {
         let (host, name, connector) = (host.clone(), name.clone(), TlsConnector::from(config.clone()));
+        let refusal = refusal.clone();
         async move {
             let name = match name {
                 Some(name) => name,
@@ -103,10 +136,45 @@ pub async fn connect(
             };
             let stream = TcpStream::connect((host, port)).await?;
             stream.set_nodelay(true)?;
-            connector.connect(name, stream).await.map(TokioIo::new).map_err(explain)
+            let stream = connector.connect(name, stream).await.map_err(explain)?;
+            Ok::<_, io::Error>(TokioIo::new(Heard { stream, refusal }))
         }
     };
     endpoint.connect_with_connector(tower::service_fn(connect)).await
+}
+
+/// A connection that notes what ends it.
+struct Heard {
+    stream: TlsStream<TcpStream>,
+    refusal: Refusal,
+}
+
+impl AsyncRead for Heard {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let read = Pin::new(&mut self.stream).poll_read(context, buffer);
+        if let Poll::Ready(Err(error)) = &read {
+            self.refusal.note(error);
+        }
+        read
+    }
+}
+
+impl AsyncWrite for Heard {
+    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(context, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(context)
+    }
 }
 
 /// What TLS says when the other side does not speak it is a riddle.

@@ -1,13 +1,23 @@
 //! Who is let in at the ports of a cluster, and who is not.
 
-use std::{fs, net::TcpStream, os::unix::fs::PermissionsExt, path::Path};
+#![allow(clippy::disallowed_methods, reason = "certificates are good by the wall clock")]
 
-use millstream_tests::{
-    certificates::certificates, hosts::Hosts, http::Http, job_process::JobFolder, standalone::StandaloneCluster,
-    text::add_text,
+use std::{
+    fs,
+    net::TcpStream,
+    os::unix::fs::PermissionsExt,
+    path::Path,
+    time::{Duration, SystemTime},
 };
 
+use millstream_tests::{
+    hosts::Hosts, http::Http, job_process::JobFolder, standalone::StandaloneCluster, text::add_text, tls::Authority,
+    wait_until,
+};
+use rcgen::ExtendedKeyUsagePurpose;
+
 const WORD_COUNT: &str = env!("CARGO_BIN_EXE_word_count_job");
+const DAY: Duration = Duration::from_secs(86_400);
 const TOKEN: &str = "a-token-for-this-test-alone";
 
 fn write_secret(path: &Path, text: &str) {
@@ -93,11 +103,12 @@ fn clients_of_another_host_are_served_over_tls_with_the_token_and_else_not() {
     let path = |name: &str| root.path().join(name).display().to_string();
     let (hosts, folder) = (Hosts::new(2), JobFolder::new(root.path()));
     let host = hosts.address(0).to_string();
-    let ((authority, own), (other, _)) = (certificates(&host), certificates(&host));
+    let (authority, other) = (Authority::new(), Authority::new());
+    let own = authority.sign(&host, ExtendedKeyUsagePurpose::ServerAuth, SystemTime::now() + DAY);
     for (name, text) in [
-        ("ca", &*authority),
-        ("own", &own),
-        ("other-ca", &other),
+        ("ca", &*authority.pem()),
+        ("own", &own.pem),
+        ("other-ca", &other.pem()),
         ("token", TOKEN),
         ("wrong", "a-token-of-another-cluster"),
     ] {
@@ -128,7 +139,7 @@ fn clients_of_another_host_are_served_over_tls_with_the_token_and_else_not() {
         (vec![format!("-Dsecurity.token-file={}", path("wrong"))], "not this cluster's"),
         (vec!["-Dsecurity.token-file=".to_owned()], "security.token-file"),
         (vec![format!("-Dsecurity.ssl.rest.truststore={}", path("other-ca"))], "invalid peer certificate"),
-        (vec!["-Dsecurity.ssl.rest.enabled=false".to_owned()], "error"),
+        (vec!["-Dsecurity.ssl.rest.enabled=false".to_owned()], "TLS is spoken at this port: security.ssl.rest.enabled"),
     ] {
         let refused = list(&settings.iter().map(String::as_str).collect::<Vec<_>>());
         assert!(!refused.status.success() && said(&refused).contains(words), "{settings:?}: {}", said(&refused));
@@ -140,5 +151,67 @@ fn clients_of_another_host_are_served_over_tls_with_the_token_and_else_not() {
     let port: u16 = port.unwrap().parse().unwrap();
     hosts.on(0, || TcpStream::connect(("127.0.0.1", port)).unwrap());
     hosts.on(1, || TcpStream::connect((&*host, port)).unwrap_err());
+    hosts.on(0, || cluster.stop());
+}
+
+#[test]
+fn clients_of_another_host_are_served_that_show_a_certificate_and_else_not() {
+    let root = tempfile::tempdir().unwrap();
+    let path = |name: &str| root.path().join(name).display().to_string();
+    let (hosts, folder) = (Hosts::new(2), JobFolder::new(root.path()));
+    let host = hosts.address(0).to_string();
+    let [servers, clients, cluster_of_others] = [(); 3].map(|()| Authority::new());
+    let (end, past) = (SystemTime::now() + DAY, SystemTime::now() - Duration::from_secs(3600));
+    let client = ExtendedKeyUsagePurpose::ClientAuth;
+    for (name, text) in [
+        ("ca", servers.pem()),
+        ("own", servers.sign(&host, ExtendedKeyUsagePurpose::ServerAuth, end).pem),
+        ("clients-ca", clients.pem()),
+        ("client", clients.sign("me.example.org", client.clone(), end).pem),
+        ("expired", clients.sign("me.example.org", client.clone(), past).pem),
+        ("for-servers", clients.sign(&host, ExtendedKeyUsagePurpose::ServerAuth, end).pem),
+        ("stranger", cluster_of_others.sign("worker-1.millstream", client, end).pem),
+    ] {
+        write_secret(&root.path().join(name), &text);
+    }
+    add_text(&folder, 100);
+    let cluster = StandaloneCluster::prepare(
+        1,
+        2,
+        &["security.ssl.rest.enabled: true", "security.ssl.rest.authentication-enabled: true"],
+    );
+    let of_jobmanager = [
+        format!("-Drest.address={host}"),
+        format!("-Dsecurity.ssl.rest.keystore={}", path("own")),
+        format!("-Dsecurity.ssl.rest.truststore={}", path("clients-ca")),
+    ];
+    hosts.on(0, || cluster.run_script("start-cluster.sh", &of_jobmanager.each_ref().map(String::as_str)));
+    let address = cluster.address().replace("localhost", &host);
+    let trust = format!("-Dsecurity.ssl.rest.truststore={}", path("ca"));
+    // From the other host.
+    let ask = |certificate: &str, arguments: &[&str]| {
+        let shown = format!("-Dsecurity.ssl.rest.keystore={}", path(certificate));
+        let (verb, rest) = arguments.split_first().unwrap();
+        hosts.on(1, || cluster.ask(&[&[verb, "-m", &address, &trust, &shown][..], rest].concat()))
+    };
+    let arguments = folder.arguments(&[]);
+    let texts = arguments.iter().map(String::as_str);
+    let ran = ask("client", &["run", "-p", "2", WORD_COUNT].into_iter().chain(texts).collect::<Vec<_>>());
+    assert!(ran.status.success(), "{}", said(&ran));
+    for (certificate, settings, told, logged) in [
+        (
+            "client",
+            &["-Dsecurity.ssl.rest.authentication-enabled=false"][..],
+            "it has no certificate",
+            "it has no certificate",
+        ),
+        ("stranger", &[], "UnknownCA", "UnknownIssuer"),
+        ("expired", &[], "CertificateExpired", "certificate expired"),
+        ("for-servers", &[], "alert", "does not allow"),
+    ] {
+        let refused = ask(certificate, &[&["list"], settings].concat());
+        assert!(!refused.status.success() && said(&refused).contains(told), "{certificate}: {}", said(&refused));
+        wait_until("its log", || cluster.log("jobmanager").lines().any(|line| line.contains(logged)));
+    }
     hosts.on(0, || cluster.stop());
 }

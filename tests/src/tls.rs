@@ -43,7 +43,8 @@ impl Authority {
     /// If the system has no randomness.
     pub fn new() -> Authority {
         let key = KeyPair::generate().expect("there is randomness");
-        let mut params = CertificateParams::default();
+        // No two have the same name, or what one has signed would be taken for badly signed by the other.
+        let mut params = named(&format!("authority {}", id(&key)));
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         Authority { certificate: params.self_signed(&key).expect("it is sound"), key }
     }
@@ -55,12 +56,8 @@ impl Authority {
     pub fn of_cluster(pem: &str) -> Authority {
         let key = PrivatePkcs8KeyDer::from_pem_slice(pem.as_bytes()).expect("it has a key");
         let key = KeyPair::try_from(key.secret_pkcs8_der()).expect("it has a key");
-        let id: String =
-            Sha256::digest(key.public_key_raw()).iter().take(16).map(|byte| format!("{byte:02x}")).collect();
-        let mut params = CertificateParams::default();
-        params.distinguished_name = DistinguishedName::new();
         // What it signs has this name in it, and nothing else of it.
-        params.distinguished_name.push(DnType::CommonName, format!("millstream {id}"));
+        let mut params = named(&format!("millstream {}", id(&key)));
         params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
         Authority { certificate: params.self_signed(&key).expect("it is sound"), key }
     }
@@ -83,6 +80,17 @@ impl Authority {
         let pem = own.pem() + &key.serialize_pem();
         Own { certificate: own.der().clone(), key: key.serialize_der().into(), pem }
     }
+}
+
+fn named(name: &str) -> CertificateParams {
+    let mut params = CertificateParams::default();
+    params.distinguished_name = DistinguishedName::new();
+    params.distinguished_name.push(DnType::CommonName, name);
+    params
+}
+
+fn id(key: &KeyPair) -> String {
+    Sha256::digest(key.public_key_raw()).iter().take(16).map(|byte| format!("{byte:02x}")).collect()
 }
 
 impl Default for Authority {

@@ -52,6 +52,8 @@ pub(crate) struct Port {
     /// At once.
     pub(super) connections_max: usize,
     patience: Duration,
+    /// How long somebody may stay over TLS who has shown no certificate, where nobody needs to do much without one.
+    stranger_patience: Option<Duration>,
 }
 
 impl Port {
@@ -65,6 +67,7 @@ impl Port {
             router,
             connections_max: 1024,
             patience: HEAD_PATIENCE,
+            stranger_patience: None,
         }
     }
 
@@ -78,6 +81,7 @@ impl Port {
             router,
             connections_max: 16_384,
             patience: HEAD_PATIENCE,
+            stranger_patience: Some(HEAD_PATIENCE),
         }
     }
 
@@ -124,12 +128,18 @@ impl Port {
             None => converse(builder, stream, peer(from, None), self.router, self.patience).await,
             Some(_) if !speaks_tls => {
                 tracing::warn!(%from, "a client was not let in: {}", self.tls_is_spoken);
-                converse(builder, stream, peer(from, None), in_clear(self.tls_is_spoken), self.patience).await;
+                let told = converse(builder, stream, peer(from, None), in_clear(self.tls_is_spoken), self.patience);
+                let _ = timeout(self.patience, told).await;
             }
             Some(tls) => match timeout(self.patience, tls.acceptor.accept(stream)).await {
                 Ok(Ok(stream)) => {
                     let peer = peer(from, stream.get_ref().1.peer_certificates());
-                    converse(builder, stream, peer, self.router, self.patience).await;
+                    let stranger_patience = self.stranger_patience.filter(|_| peer.certificates.is_empty());
+                    let conversation = converse(builder, stream, peer, self.router, self.patience);
+                    match stranger_patience {
+                        None => conversation.await,
+                        Some(patience) => drop(timeout(patience, conversation).await),
+                    }
                 }
                 Ok(Err(cause)) => {
                     tracing::warn!(%from, %cause, "a client was not let in: the two do not agree over TLS");
@@ -186,12 +196,18 @@ mod tests {
     use super::*;
     use crate::{
         jobmanager::opening::PREFACE,
-        security::{Guard, tls},
+        security::{
+            Guard,
+            authority::{Authority, JOBMANAGER},
+            tls,
+        },
     };
     use axum::routing::get;
     use millstream_client::{Access, Client};
     use millstream_model::config::{Configuration, Origin};
-    use rcgen::{BasicConstraints, CertificateParams, IsCa, KeyPair};
+    use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, KeyPair, PKCS_ECDSA_P256_SHA256};
+    use rustls::{RootCertStore, pki_types::PrivatePkcs8KeyDer};
+    use tokio_rustls::TlsConnector;
 
     const DAY: Duration = Duration::from_secs(86_400);
     const LONG: Duration = Duration::from_secs(60);
@@ -243,6 +259,9 @@ mod tests {
         let authority_key = KeyPair::generate().unwrap();
         let mut authority = CertificateParams::default();
         authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        // No two have the same name.
+        let name: String = authority_key.public_key_raw().iter().map(|byte| format!("{byte:02x}")).take(32).collect();
+        authority.distinguished_name.push(DnType::CommonName, name);
         let authority = authority.self_signed(&authority_key).unwrap();
         let key = KeyPair::generate().unwrap();
         let mut own = CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
@@ -387,5 +406,42 @@ mod tests {
         // As a client of TLS begins: a record of the handshake.
         let answer = heard(port(LONG).await, b"\x16\x03\x01\x00\x05\x01\x00\x00\x01\x00").await;
         assert!(answer.starts_with("HTTP/1.1 400 ") && answer.contains("security.ssl.rest.enabled"), "{answer}");
+    }
+
+    #[tokio::test]
+    async fn a_stranger_does_not_stay_at_the_port_of_task_managers_and_a_member_does() {
+        let authority = Authority::generate(SystemTime::now()).unwrap();
+        let own = authority.jobmanager(SystemTime::now()).unwrap();
+        let tls = tls::of_task_managers(own, authority.certificate()).unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let port = Port::of_task_managers(Some(tls), Router::new());
+        tokio::spawn(Port { stranger_patience: Some(Duration::from_millis(50)), ..port }.serve(listener));
+        let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).unwrap();
+        let certificate = authority.task_manager(7, key.public_key_raw(), SystemTime::now(), DAY).unwrap();
+        let shown = (vec![certificate], PrivatePkcs8KeyDer::from(key.serialize_der()).into());
+        let connect = async |shown| {
+            let mut roots = RootCertStore::empty();
+            roots.add(authority.certificate().clone()).unwrap();
+            let connector = TlsConnector::from(millstream_client::tls::client(roots, shown).unwrap());
+            let stream = TcpStream::connect(address).await.unwrap();
+            let mut stream = connector.connect(JOBMANAGER.try_into().unwrap(), stream).await.unwrap();
+            stream.write_all(PREFACE).await.unwrap();
+            stream.write_all(&[0, 0, 0, 4, 0, 0, 0, 0, 0]).await.unwrap();
+            stream
+        };
+        let mut member = connect(Some(shown)).await;
+        let mut heard = Vec::new();
+        // Its end need not be said in TLS.
+        let _ = timeout(LONG, connect(None).await.read_to_end(&mut heard)).await.expect("the connection is closed");
+        // As long as that has taken, and it is still answered: a ping.
+        member.write_all(&[0, 0, 8, 6, 0, 0, 0, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8]).await.unwrap();
+        let mut heard = Vec::new();
+        while !heard.ends_with(&[1, 2, 3, 4, 5, 6, 7, 8]) {
+            let mut bytes = [0; 256];
+            let length = timeout(LONG, member.read(&mut bytes)).await.unwrap().unwrap();
+            assert!(length > 0, "it was closed");
+            heard.extend_from_slice(&bytes[..length]);
+        }
     }
 }

@@ -25,6 +25,9 @@ use super::{
     permission::{Permission, Role, permission},
 };
 
+/// Of a request that everybody may send, in bytes: a join token and a key are a few hundred.
+const STRANGERS_BODY_MAX: usize = 16 << 10;
+
 /// Knows who may ask for what. Clones share it.
 #[derive(Clone)]
 pub(crate) struct Guard {
@@ -34,6 +37,15 @@ pub(crate) struct Guard {
     trust: Option<Trust>,
     /// What somebody is told who shows nothing, as the end of a sentence.
     wanted: &'static str,
+}
+
+/// Why a request is served.
+#[derive(PartialEq, Eq, Debug)]
+enum Admitted {
+    /// Whoever sends it may.
+    Known,
+    /// Everybody may.
+    Anybody,
 }
 
 /// Why a request is not served.
@@ -100,10 +112,10 @@ impl Guard {
         headers: &HeaderMap,
         certificates: &[CertificateDer<'static>],
         now: UnixTime,
-    ) -> Result<(), Refused> {
+    ) -> Result<Admitted, Refused> {
         let permission = permission(path, is_grpc);
         if permission == Some(Permission::Everybody) {
-            return Ok(());
+            return Ok(Admitted::Anybody);
         }
         let role = match &self.trust {
             Some(trust) if !certificates.is_empty() => {
@@ -112,7 +124,7 @@ impl Guard {
             _ => self.role_by_token(headers)?,
         };
         match permission {
-            Some(Permission::Only(wanted)) if wanted == role => Ok(()),
+            Some(Permission::Only(wanted)) if wanted == role => Ok(Admitted::Known),
             _ => Err(Refused::NotAllowed(role)),
         }
     }
@@ -132,13 +144,26 @@ async fn check(State(guard): State<Guard>, request: Request, next: Next) -> Resp
     let peer = request.extensions().get::<Peer>();
     let certificates = peer.map(|peer| peer.certificates.clone()).unwrap_or_default();
     match guard.admit(request.uri().path(), is_grpc, request.headers(), &certificates, wall_clock()) {
-        Ok(()) => next.run(request).await,
+        Ok(Admitted::Known) => next.run(request).await,
+        Ok(Admitted::Anybody) => match small(request).await {
+            Some(request) => next.run(request).await,
+            None if is_grpc => grpc_answer(&Status::resource_exhausted("that is too large for this call")),
+            None => rest_answer(StatusCode::PAYLOAD_TOO_LARGE, "that is too large for this path"),
+        },
         Err(refused) => {
             let from = peer.map_or_else(|| "unknown".to_owned(), |peer| peer.address.to_string());
             tracing::warn!(path = request.uri().path(), from, why = refused.why(), "a request was refused");
             refused.answer(is_grpc)
         }
     }
+}
+
+/// A request of somebody who has shown nothing, with all of its body; `None` if that is large: what those may ask for fits
+/// into little, and more would only fill the memory.
+async fn small(request: Request) -> Option<Request> {
+    let (head, body) = request.into_parts();
+    let body = axum::body::to_bytes(body, STRANGERS_BODY_MAX).await.ok()?;
+    Some(Request::from_parts(head, Body::from(body)))
 }
 
 /// Whether a request is a call, and wants to be told so.
@@ -224,7 +249,7 @@ mod tests {
         Guard { token: Some(TOKEN.into()), trust: None, wanted: "it has no token: security.token-file" }
     }
 
-    fn admitted(path: &str, authorization: Option<&str>) -> Result<(), Refused> {
+    fn admitted(path: &str, authorization: Option<&str>) -> Result<Admitted, Refused> {
         let guard = guard();
         let mut headers = HeaderMap::new();
         if let Some(value) = authorization {
@@ -236,8 +261,8 @@ mod tests {
     #[test]
     fn a_client_is_let_in_by_its_token_and_nobody_else_is() {
         for path in ["/jobs", LIST] {
-            assert_eq!(admitted(path, Some("Bearer 0123456789abcdef")), Ok(()));
-            assert_eq!(admitted(path, Some("bearer 0123456789abcdef")), Ok(()));
+            assert_eq!(admitted(path, Some("Bearer 0123456789abcdef")), Ok(Admitted::Known));
+            assert_eq!(admitted(path, Some("bearer 0123456789abcdef")), Ok(Admitted::Known));
             assert!(matches!(admitted(path, None), Err(Refused::Nobody(_))));
             let wrong = [
                 "",
@@ -257,7 +282,7 @@ mod tests {
     fn a_client_is_no_task_manager_and_health_is_for_everybody() {
         let attach = "/millstream.v1.TaskManagers/Attach";
         assert_eq!(admitted(attach, Some("Bearer 0123456789abcdef")), Err(Refused::NotAllowed(Role::Client)));
-        assert_eq!(admitted("/grpc.health.v1.Health/Check", None), Ok(()));
+        assert_eq!(admitted("/grpc.health.v1.Health/Check", None), Ok(Admitted::Anybody));
     }
 
     #[test]
@@ -274,11 +299,11 @@ mod tests {
             guard.admit(path, true, &HeaderMap::new(), certificates, UnixTime::since_unix_epoch(start + after))
         };
         let shown = [certificate];
-        assert_eq!(admitted(&attach, &shown, day), Ok(()));
+        assert_eq!(admitted(&attach, &shown, day), Ok(Admitted::Known));
         let late = admitted(&attach, &shown, 2 * day);
         assert_eq!(late, Err(Refused::BadCertificate("has expired".to_owned())));
         // With nothing it can join and do nothing else, and with a good certificate not all that others may.
-        assert_eq!(admitted(&join, &[], day), Ok(()));
+        assert_eq!(admitted(&join, &[], day), Ok(Admitted::Anybody));
         assert!(matches!(admitted(&attach, &[], day), Err(Refused::Nobody(_))));
         assert_eq!(admitted(LIST, &shown, day), Err(Refused::NotAllowed(Role::TaskManager)));
         // A token is nothing here.
@@ -286,6 +311,21 @@ mod tests {
         headers.insert(header::AUTHORIZATION, format!("Bearer {TOKEN}").parse().unwrap());
         let with_token = guard.admit(&attach, true, &headers, &[], UnixTime::since_unix_epoch(start));
         assert!(matches!(with_token, Err(Refused::Nobody(_))));
+    }
+
+    #[tokio::test]
+    async fn a_stranger_may_not_send_much() {
+        let join = "/millstream.v1.TaskManagers/Join";
+        let read = |body: Body| async { axum::body::to_bytes(body, usize::MAX).await.unwrap().len().to_string() };
+        let router = guard().protect(Router::new().route(join, axum::routing::post(read)));
+        let send = |bytes: usize| {
+            let request = axum::http::Request::post(join).header(header::CONTENT_TYPE, "application/grpc");
+            router.clone().oneshot(request.body(Body::from(vec![0; bytes])).unwrap())
+        };
+        let served = send(STRANGERS_BODY_MAX).await.unwrap();
+        assert!(served.headers().get("grpc-status").is_none());
+        let refused = send(STRANGERS_BODY_MAX + 1).await.unwrap();
+        assert_eq!(refused.headers()["grpc-status"], "8");
     }
 
     #[tokio::test]

@@ -15,9 +15,9 @@ use std::{
 
 use millstream_client::{
     access::AccessError,
-    cause::root_cause,
+    cause::{cause_of, root_cause},
     proto::v1::{self, task_managers_client::TaskManagersClient},
-    tls,
+    tls::{self, Refusal},
 };
 use millstream_model::{
     config::{Configuration, JOBMANAGER_ADDRESS, JOBMANAGER_PORT, SECURITY_JOIN_TOKEN_FILE},
@@ -123,7 +123,8 @@ impl Link {
 
     async fn connect_as(&self, path: &Path, config: Arc<ClientConfig>) -> Result<Channel, NoLink> {
         let name = ServerName::try_from(JOBMANAGER).expect("it is a name of DNS");
-        let connected = tls::connect(&self.endpoint, (&self.host, self.port), Some(name), config).await;
+        let connected =
+            tls::connect(&self.endpoint, (&self.host, self.port), Some(name), config, &Refusal::default()).await;
         connected.map_err(|error| {
             NoLink::Yet(format!(
                 "{} (over TLS, as {} asks for; the JobManager has to be the one that has made {})",
@@ -156,7 +157,7 @@ impl Link {
         let answer = answer.map_err(|_| NoLink::Yet("it does not answer".to_owned()))?;
         let response = answer.map_err(|status| match is_final(&status) {
             true => unusable(&status.message()),
-            false => NoLink::Yet(status.message().to_owned()),
+            false => NoLink::Yet(cause_of(&status)),
         })?;
         let v1::JoinResponse { certificate, lifetime_millis } = response.into_inner();
         let key = PrivatePkcs8KeyDer::from(key.serialize_der()).into();

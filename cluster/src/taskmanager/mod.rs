@@ -33,8 +33,9 @@ use millstream::{
     worker_network::{bind_address, check_configured_exposure, check_exposure},
     worker_process::WorkerSetup,
 };
-use millstream_client::proto::v1::{
-    self, FromTaskManager, from_task_manager, task_managers_client::TaskManagersClient, to_task_manager,
+use millstream_client::{
+    cause::cause_of,
+    proto::v1::{self, FromTaskManager, from_task_manager, task_managers_client::TaskManagersClient, to_task_manager},
 };
 use millstream_model::{
     config::{Configuration, REGISTRATION_TIMEOUT, TASK_SLOTS},
@@ -286,7 +287,7 @@ enum Ended {
 }
 
 fn parted_by(status: &tonic::Status) -> Parted {
-    let message = status.message().to_owned();
+    let message = cause_of(status);
     if is_final(status) {
         Parted::Refused(Failure::fatal(format!("the JobManager refuses this TaskManager: {message}")))
     } else {
@@ -321,7 +322,7 @@ impl Session<'_> {
                         }
                     }
                     Ok(None) => return Ended::Lost("it has ended".to_owned()),
-                    Err(status) => return Ended::Lost(status.message().to_owned()),
+                    Err(status) => return Ended::Lost(cause_of(&status)),
                 },
                 () = silent_until.as_mut() => {
                     return Ended::Lost(format!("it has been silent for {:?} (heartbeat.timeout)", self.silence_max));
