@@ -16,7 +16,7 @@ use hyper_util::{
 };
 use rustls::pki_types::CertificateDer;
 use tokio::{
-    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, copy, sink},
     net::{TcpListener, TcpStream},
     sync::Semaphore,
     time::{sleep, timeout},
@@ -38,8 +38,9 @@ const HEAD_MAX: usize = 128 << 10;
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// How those over TLS begin: a record of the handshake. No method of HTTP does.
 const TLS_HANDSHAKE: u8 = 22;
-/// As much of a client's first words as is taken before it is told that they are the wrong ones.
-const FIRST_WORDS_MAX: usize = 16 << 10;
+/// As much of the words of a client that is sent away as is taken, and for so long.
+const FIRST_WORDS_MAX: u64 = 64 << 10;
+const LEAVE_PATIENCE: Duration = Duration::from_secs(1);
 
 /// What is behind a port.
 #[derive(Clone)]
@@ -131,7 +132,7 @@ impl Port {
                 let told = converse(builder, stream, peer(from, None), in_clear(self.tls_is_spoken), self.patience);
                 let _ = timeout(self.patience, told).await;
             }
-            Some(tls) => match timeout(self.patience, tls.acceptor.accept(stream)).await {
+            Some(tls) => match timeout(self.patience, tls.acceptor.accept(stream).into_fallible()).await {
                 Ok(Ok(stream)) => {
                     let peer = peer(from, stream.get_ref().1.peer_certificates());
                     let stranger_patience = self.stranger_patience.filter(|_| peer.certificates.is_empty());
@@ -141,8 +142,9 @@ impl Port {
                         Some(patience) => drop(timeout(patience, conversation).await),
                     }
                 }
-                Ok(Err(cause)) => {
+                Ok(Err((cause, stream))) => {
                     tracing::warn!(%from, %cause, "a client was not let in: the two do not agree over TLS");
+                    see_off(stream).await;
                 }
                 Err(_) => {}
             },
@@ -178,14 +180,18 @@ async fn turn_away(mut stream: TcpStream, why: &str) {
         "HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{why}\n",
         why.len() + 1
     );
-    let said = async {
-        // What was not read would have the connection reset, and the answer with it.
-        let mut first = vec![0; FIRST_WORDS_MAX];
-        let _ = stream.read(&mut first).await?;
-        stream.write_all(answer.as_bytes()).await?;
-        stream.shutdown().await
+    let _ = timeout(LEAVE_PATIENCE, stream.write_all(answer.as_bytes())).await;
+    see_off(stream).await;
+}
+
+/// Ends a connection whose client has been told why. What it says meanwhile is read for a moment: unread, it would have the
+/// connection reset, and what it was told with it.
+async fn see_off(mut stream: TcpStream) {
+    let seen_off = async {
+        stream.shutdown().await?;
+        copy(&mut stream.take(FIRST_WORDS_MAX), &mut sink()).await
     };
-    let _ = timeout(ACCEPT_PAUSE, said).await;
+    let _ = timeout(LEAVE_PATIENCE, seen_off).await;
 }
 
 #[cfg(test)]
