@@ -1,15 +1,21 @@
 //! The protocol of clients is one that others can speak: a client in Python, of generated code, has a job run and looks
 //! after it.
 
-use std::{fs, os::unix::fs::PermissionsExt, path::Path};
+use std::{
+    fs,
+    os::unix::fs::PermissionsExt,
+    path::Path,
+    time::{Duration, SystemTime},
+};
 
 use millstream_tests::{
-    certificates::certificates,
     job_process::JobFolder,
     program::{fail, succeed},
     python::PythonClient,
     standalone::StandaloneCluster,
+    tls::Authority,
 };
+use rcgen::ExtendedKeyUsagePurpose;
 
 /// It never ends by itself.
 const GROWING_WORD_COUNT: &str = env!("CARGO_BIN_EXE_growing_word_count_job");
@@ -45,9 +51,12 @@ fn a_generated_client_submits_watches_and_cancels_a_job_and_is_told_what_was_wro
 fn a_generated_client_shows_its_token_over_tls() {
     let root = tempfile::tempdir().unwrap();
     let folder = JobFolder::new(root.path());
-    let (authority, own) = certificates("localhost");
+    let authority = Authority::new();
+    #[expect(clippy::disallowed_methods, reason = "certificates are good by the wall clock")]
+    let tomorrow = SystemTime::now() + Duration::from_secs(86_400);
+    let own = authority.sign("localhost", ExtendedKeyUsagePurpose::ServerAuth, tomorrow);
     let [ca, keystore, token] =
-        [("ca", &*authority), ("own", &own), ("token", "a-token-for-this-test-alone")].map(|(name, text)| {
+        [("ca", &*authority.pem()), ("own", &own.pem), ("token", "a-token-for-this-test-alone")].map(|(name, text)| {
             let path = root.path().join(name);
             fs::write(&path, text).unwrap();
             fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();

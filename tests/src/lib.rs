@@ -8,7 +8,6 @@
 //! | the command line of a real Flink | [`flink`] |
 //! | a real Prometheus, a real collector of OpenTelemetry | [`prometheus`], [`collector`] |
 //! | an SSH server | [`ssh`] |
-//! | certificates | [`certificates`] |
 //! | clients in Python, generated | [`python`] |
 //! | hosts that have nothing but a network in common | [`hosts`] |
 //! | jobs on worker processes of several hosts | [`host_workers`] |
@@ -33,7 +32,6 @@ use std::{
 
 use millstream::prelude::*;
 
-pub mod certificates;
 pub mod collector;
 pub mod counts;
 pub mod decoders;
