@@ -143,6 +143,12 @@ pub async fn connect(
     endpoint.connect_with_connector(tower::service_fn(connect)).await
 }
 
+/// Whether an error, or one that it wraps, is that the other side is somebody who is not believed.
+pub fn is_disbelief(error: &(dyn std::error::Error + 'static)) -> bool {
+    let own = error.downcast_ref::<io::Error>().and_then(|error| error.get_ref()?.downcast_ref::<rustls::Error>());
+    matches!(own, Some(rustls::Error::InvalidCertificate(_))) || error.source().is_some_and(is_disbelief)
+}
+
 /// A connection that notes what ends it.
 struct Heard {
     stream: TlsStream<TcpStream>,
@@ -156,10 +162,11 @@ impl AsyncRead for Heard {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let read = Pin::new(&mut self.stream).poll_read(context, buffer);
-        if let Poll::Ready(Err(error)) = &read {
-            self.refusal.note(error);
-        }
-        read
+        let Poll::Ready(Err(error)) = read else { return read };
+        self.refusal.note(&error);
+        // Of a process that was killed. Where a message ends, HTTP/2 knows by itself.
+        let is_end = error.kind() == io::ErrorKind::UnexpectedEof;
+        Poll::Ready(Err(if is_end { io::Error::new(error.kind(), "it has closed the connection") } else { error }))
     }
 }
 

@@ -183,6 +183,26 @@ fn who_has_no_join_token_or_a_wrong_one_is_told_so() {
     write_secret(&wrong, "something else");
     let nonsense = scene.ask_to_join(&[&setting]);
     assert!(!nonsense.status.success() && said(&nonsense).contains("it is no join token"), "{}", said(&nonsense));
+
+    // To another JobManager nothing is shown. It may be that the right one is yet to come.
+    write_secret(&wrong, &format!("token: {other}\n{}", Authority::new().pem()));
+    let (words, address) = (scene.path("words"), scene.address());
+    let file = fs::File::create(&words).unwrap();
+    let mut waiting = scene.hosts.on(1, || {
+        let mut command = scene.cluster.client(&["taskmanager", &address, &setting]);
+        command.stdout(file.try_clone().unwrap()).stderr(file).spawn().unwrap()
+    });
+    wait_until("what it says", || {
+        let words = fs::read_to_string(&words).unwrap();
+        ["UnknownIssuer", "it is not the JobManager that has made", key, &*wrong.to_string_lossy()]
+            .iter()
+            .all(|part| words.contains(part))
+    });
+    waiting.kill().unwrap();
+    waiting.wait().unwrap();
+    wait_until("the log of the other side", || {
+        scene.cluster.log("jobmanager").contains("received fatal alert: UnknownCA")
+    });
     assert_eq!(scene.logged("registered"), 0, "{}", scene.cluster.log("jobmanager"));
     scene.stop();
 }

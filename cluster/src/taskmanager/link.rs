@@ -126,12 +126,12 @@ impl Link {
         let connected =
             tls::connect(&self.endpoint, (&self.host, self.port), Some(name), config, &Refusal::default()).await;
         connected.map_err(|error| {
-            NoLink::Yet(format!(
-                "{} (over TLS, as {} asks for; the JobManager has to be the one that has made {})",
-                root_cause(&error),
-                SECURITY_JOIN_TOKEN_FILE.name(),
-                path.display()
-            ))
+            let cause = root_cause(&error);
+            if !tls::is_disbelief(&error) {
+                return NoLink::Yet(cause);
+            }
+            let (key, path) = (SECURITY_JOIN_TOKEN_FILE.name(), path.display());
+            NoLink::Yet(format!("{cause}: it is not the JobManager that has made {path} ({key})"))
         })
     }
 
