@@ -11,7 +11,10 @@ use std::{fmt::Debug, path::Path};
 
 use bytes::BytesMut;
 use millstream::{
-    model::message::{FromWorker, ToWorker},
+    model::{
+        log::{LogForm, Parser},
+        message::{FromWorker, ToWorker},
+    },
     worker_process::WorkerSetup,
 };
 use millstream_api::{
@@ -48,7 +51,7 @@ pub struct Decoder {
 }
 
 /// All of them.
-pub const DECODERS: [Decoder; 10] = [
+pub const DECODERS: [Decoder; 11] = [
     Decoder { name: "control-stream", outcome: |bytes| stream(bytes, true) },
     Decoder { name: "lane", outcome: |bytes| stream(bytes, false) },
     Decoder { name: "introduction", outcome: |bytes| line(introduction(bytes)) },
@@ -59,6 +62,7 @@ pub const DECODERS: [Decoder; 10] = [
     Decoder { name: "to-worker", outcome: json_line::<ToWorker> },
     Decoder { name: "report", outcome: json_line::<FromWorker> },
     Decoder { name: "checkpoint-file", outcome: checkpoint_file },
+    Decoder { name: "log-lines", outcome: log_lines },
 ];
 
 fn line<T: Debug, E: std::fmt::Display>(result: Result<T, E>) -> String {
@@ -218,6 +222,24 @@ fn json_line<T: Serialize + DeserializeOwned>(bytes: &[u8]) -> String {
         Ok(text) => text,
         Err(cause) => format!("error: {cause}"),
     }
+}
+
+/// Lines of a log, which any process may have written.
+fn log_lines(bytes: &[u8]) -> String {
+    let text = String::from_utf8_lossy(bytes);
+    let mut parser = Parser::default();
+    let mut lines: Vec<_> = text.split('\n').filter_map(|line| parser.push(line)).collect();
+    lines.extend(parser.finish());
+    // Whatever was understood can be written, in both forms, and read again as one line.
+    for line in &lines {
+        for form in [LogForm::Text, LogForm::Json] {
+            let mut parser = Parser::default();
+            let text = form.write(line);
+            let more = text.trim_end_matches('\n').split('\n').filter_map(|line| parser.push(line)).count();
+            assert!(more == 0 && parser.finish().is_some(), "{text}");
+        }
+    }
+    format!("{lines:?}")
 }
 
 /// A file in a checkpoint's directory: its metadata, or a subtask's state.

@@ -100,11 +100,11 @@ fn to_text(line: &LogLine) -> String {
             let _ = task.write_to(&mut text);
             text.push_str("] ");
         }
-        let _ = write!(text, "{}: ", line.target);
+        let _ = write!(text, "{}: ", bracketed(&line.target));
     }
     text.push_str(&line.message.replace('\n', "\n\t"));
     for (at, (name, value)) in line.fields.iter().enumerate() {
-        let _ = write!(text, "{}{name}={}", if at == 0 { "  " } else { " " }, field(value));
+        let _ = write!(text, "{}{}={}", if at == 0 { "  " } else { " " }, bracketed(name), field(value));
     }
     text.push('\n');
     text

@@ -61,6 +61,7 @@ pub fn samples() -> Vec<Sample> {
         .chain(of("tcp-pieces", tcp_pieces()))
         .chain(of("elements", elements()))
         .chain(of("worker-setup", worker_setups()))
+        .chain(of("log-lines", log_lines()))
         .chain(of("to-worker", to_workers()))
         .chain(of("report", reports()))
         .chain(of("checkpoint-file", checkpoint_files()))
@@ -332,6 +333,25 @@ fn worker_setups() -> Named {
         ("cut-off", without_last(full.into_bytes())),
         ("no-utf-8", vec![b'{', 0xff, b'}']),
         ("nested-a-thousand-times", b"[".repeat(1_000)),
+        ("nothing", Vec::new()),
+    ]
+}
+
+fn log_lines() -> Named {
+    let text = "2026-11-30T14:00:00.123Z WARN  worker-3 [slot-1] [0a1b2c3d count (2/4) #1] shop: late  order=17 why=\"no way\"";
+    let json = r#"{"time":"2026-11-30T14:00:00.123Z","level":"WARN","task":{"vertex":"0a1b2c3d","name":"count","subtask":1,"parallelism":4,"attempt":1},"target":"shop","message":"late","fields":{"order":17}}"#;
+    vec![
+        ("text", text.into()),
+        ("json", json.into()),
+        ("of-several-lines", format!("{text}\n\tmore\n{json}\n\tmore").into()),
+        ("printed", b"2026-11-30T14:00:00.123Z OUT   worker-3 [slot-1] a: b  c=d".into()),
+        ("of-no-level", text.replace("WARN ", "LOUD ").into()),
+        ("of-no-time", text.replace("14:00", "14.00").into()),
+        ("of-subtask-0", text.replace("(2/4)", "(0/4)").into()),
+        ("with-half-a-field", without_last(text.into())),
+        ("json-cut-off", without_last(json.into())),
+        ("json-of-no-level", json.replace("WARN", "LOUD").into()),
+        ("no-utf-8", b"2026-11-30T14:00:00.123Z ERR   \xff".into()),
         ("nothing", Vec::new()),
     ]
 }
