@@ -11,7 +11,9 @@
 //! JSON there, one back. One more connection carries nothing: its end tells the program that the client is gone.
 
 use std::{
+    fs,
     io::{self, BufRead, BufReader, Read, Write},
+    net::Shutdown,
     os::unix::net::UnixStream,
     path::{Path, PathBuf},
     process::{self, ExitCode, Termination},
@@ -73,14 +75,29 @@ pub(crate) fn plan<R: Termination>(socket: PathBuf, main: impl FnOnce() -> R) ->
 /// Ends this process when its client is gone, whatever `main` is at: nobody would hear of its jobs.
 fn end_with_client(socket: &Path) -> io::Result<()> {
     let mut line = UnixStream::connect(socket)?;
+    let socket = socket.to_owned();
     let watch = move || {
         // Nothing ever comes on it but its end.
         let _ = line.read(&mut [0]);
+        sweep(&socket);
         // Whoever would read it may be gone as well, and `eprintln` panics then.
         let _ = writeln!(io::stderr(), "the client that has started this program is gone");
         process::exit(1);
     };
     thread::Builder::new().name("client-watch".to_owned()).spawn(watch).map(drop)
+}
+
+/// Removes what a client that was killed has left behind: a socket at which nobody listens, alone in its folder.
+fn sweep(socket: &Path) {
+    // One that is being killed may listen for a moment still. Whether it answers this or ends, the line ends.
+    if let Ok(mut line) = UnixStream::connect(socket) {
+        let _ = line.shutdown(Shutdown::Write);
+        let _ = line.read(&mut [0]);
+    }
+    if UnixStream::connect(socket).is_err_and(|cause| cause.kind() == io::ErrorKind::ConnectionRefused) {
+        let _ = fs::remove_file(socket);
+        let _ = socket.parent().map(fs::remove_dir);
+    }
 }
 
 /// Hands jobs to the client that has started this program.
@@ -165,6 +182,8 @@ fn call(socket: &Path, request: &ClientRequest) -> ClientResponse {
         serde_json::from_str(&answer).map_err(io::Error::from)
     };
     called().unwrap_or_else(|cause| {
+        // `main` may end before the watch has noticed.
+        sweep(socket);
         ClientResponse::Refused(Failure::new(format!("the client that has started this program is gone: {cause}")))
     })
 }

@@ -45,6 +45,8 @@ impl Place {
     fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(&self.program);
         command.args(arguments).env("MILLSTREAM_CONF_DIR", self.root.path()).env_remove("MILLSTREAM_LOG_DIR");
+        // Where the client has its socket.
+        command.env("TMPDIR", self.root.path().join("tmp"));
         command
     }
 
@@ -81,6 +83,7 @@ impl Place {
     /// Waits until nothing is left but the logs.
     fn ended(&self) {
         wait_until("the end of all processes", || self.processes("").is_empty());
+        // Logs are elsewhere.
         let left: Vec<_> = fs::read_dir(self.root.path().join("tmp")).unwrap().flatten().collect();
         assert!(left.is_empty(), "{left:?}");
     }
