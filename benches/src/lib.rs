@@ -16,6 +16,7 @@
 //! | the same, of jobs whose subtasks are in other processes | [`stamp`] |
 //! | jobs of two worker processes | [`workers`] |
 //! | a standalone cluster, and what it costs | [`cluster`] |
+//! | the same of Flink | [`flink`] |
 //! | the 100-byte record and its answers | [`keyed_sum`] |
 //! | records that are due, and how late they were | [`paced`] |
 //! | how many allocations there were | [`allocations`] |
@@ -23,6 +24,7 @@
 
 pub mod allocations;
 pub mod cluster;
+pub mod flink;
 pub mod keyed_sum;
 pub mod machine;
 pub mod options;

@@ -7,6 +7,7 @@ use crate::machine::{self, OTHER_LOAD_MAX, OtherLoad};
 /// One run under way.
 pub struct Run {
     bench: &'static str,
+    engine: &'static str,
     load: OtherLoad,
     conditions: Map<String, Value>,
 }
@@ -14,7 +15,12 @@ pub struct Run {
 impl Run {
     /// Starts watching the machine. `conditions` is a JSON object.
     pub fn start(bench: &'static str, conditions: Value) -> Run {
-        let mut run = Run { bench, load: OtherLoad::watch(), conditions: Map::new() };
+        Run::of(bench, "millstream", conditions)
+    }
+
+    /// The same of another engine.
+    pub fn of(bench: &'static str, engine: &'static str, conditions: Value) -> Run {
+        let mut run = Run { bench, engine, load: OtherLoad::watch(), conditions: Map::new() };
         run.add(conditions);
         run
     }
@@ -39,7 +45,7 @@ impl Run {
         }));
         for (metric, value, unit) in figures {
             let line = json!({
-                "bench": self.bench, "engine": "millstream", "metric": metric, "value": rounded(*value), "unit": unit,
+                "bench": self.bench, "engine": self.engine, "metric": metric, "value": rounded(*value), "unit": unit,
                 "conditions": self.conditions,
             });
             println!("{line}");

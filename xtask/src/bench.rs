@@ -17,7 +17,10 @@ use std::{
 use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
 
-use crate::checkout::{Checkout, run as run_process, shown};
+use crate::{
+    checkout::{Checkout, run as run_process, shown},
+    flink,
+};
 use figure::Figure;
 use program::{BENCHMARKS, Benchmark, Opponents, Size};
 
@@ -28,7 +31,7 @@ pub struct Options {
     /// Print the programs' JSON, one object a line, instead of a table
     #[arg(long)]
     json: bool,
-    /// Measure other engines too: Timely and Renoir
+    /// Measure other engines too: Timely, Renoir, Flink
     #[arg(long)]
     peers: bool,
     /// A twentieth of the work, once: does it run?
@@ -66,6 +69,8 @@ fn measure(checkout: &Checkout, bench: &Benchmark, options: &Options, failed: &m
     if bench.has_opponents() {
         baselines = baselines_program(checkout)?;
     }
+    let flink = bench.flink_program().filter(|_| options.peers);
+    let flink = flink.map(|program| flink_program(checkout, program)).transpose()?;
     let mut text = Vec::new();
     if bench.needs_text() {
         text = prepare_text(checkout, &baselines, size)?;
@@ -92,6 +97,11 @@ fn measure(checkout: &Checkout, bench: &Benchmark, options: &Options, failed: &m
             }
             collect(&mut program, options.json, &mut figures, failed)?;
         }
+        if let Some((program, home)) = &flink {
+            let mut program = Command::new(program);
+            program.args(["--json", "--home"]).arg(home).args((size == Size::Quick).then_some("--quick"));
+            collect(&mut program, options.json, &mut figures, failed)?;
+        }
     }
     Ok(figures)
 }
@@ -112,6 +122,20 @@ fn engine_program(checkout: &Checkout, bench: &Benchmark) -> Result<PathBuf> {
         checkout.workspace_cargo(["build", "--release", "--package", "millstream-benches", "--bin"]).arg(&program),
     )?;
     Ok(checkout.release_binary(&program))
+}
+
+/// A program that has Flink do the same, and the Flink.
+fn flink_program(checkout: &Checkout, name: &str) -> Result<(PathBuf, PathBuf)> {
+    let home = flink::install_missing(&checkout.cache)?;
+    run_process(&mut checkout.workspace_cargo([
+        "build",
+        "--release",
+        "--package",
+        "millstream-benches",
+        "--bin",
+        name,
+    ]))?;
+    Ok((checkout.release_binary(name), home))
 }
 
 /// The opponents are a workspace of their own, built as their authors build them.

@@ -62,7 +62,7 @@ pub fn run_phases(checkout: &Checkout, options: &Options, steps: &mut Steps) -> 
     for phase in phase::phases(&phase::test_targets(&checkout.metadata()?)) {
         if phase.share == Share::RealComponents {
             steps.run(phase.share, "what the tests run", || {
-                flink::install_missing(&checkout.cache)?;
+                flink::install_missing(&checkout.cache).map(drop)?;
                 python::install_client_packages(&checkout.cache)?;
                 servers::install_missing(&checkout.cache)?;
                 if options.nightly { collector::build_missing(&checkout.cache) } else { Ok(()) }

@@ -231,6 +231,11 @@ impl Benchmark {
         matches!(self.load, Load::Cluster)
     }
 
+    /// The program in the same package that has Flink do what it can of this.
+    pub fn flink_program(&self) -> Option<&'static str> {
+        (self.name == "operations").then_some("operations_flink")
+    }
+
     pub fn has_opponents(&self) -> bool {
         !self.opponents.is_empty()
     }
