@@ -124,6 +124,46 @@ fn a_checkpoint_completes_with_the_last_part_and_sinks_hear_of_it_when_it_is_dur
 }
 
 #[test]
+fn a_checkpoint_knows_whom_it_waits_for_and_where_its_time_went() {
+    let mut coordinator = started(config());
+    assert_eq!(coordinator.under_way(), None);
+    assert_eq!(coordinator.on_tick(at(10)), [begin(1)]);
+    coordinator.on_begun(CheckpointId(1), at(10));
+    assert!(!coordinator.under_way().unwrap().is_triggered);
+    assert_eq!(coordinator_ack(&mut coordinator, 1, 12), [trigger(1)]);
+    let all = subtasks();
+    let mut ack = |subtask: Subtask, seconds: u64, stats: SnapshotStats| {
+        let attempt = ExecutionAttemptId { subtask, generation: GENERATION };
+        coordinator.on_ack(attempt, CheckpointId(1), SubtaskState { subtask, file: None }, stats, at(seconds));
+        coordinator.under_way()
+    };
+    let second = 1_000_000_000;
+    let stats = |alignment: u64, sync: u64, asynchronous: u64| SnapshotStats {
+        alignment_nanos: alignment * second,
+        sync_nanos: sync * second,
+        async_nanos: asynchronous * second,
+        state_bytes: 0,
+    };
+    ack(all[0], 15, stats(0, 1, 2));
+    let under_way = ack(all[1], 20, stats(1, 0, 3)).unwrap();
+    let known = (under_way.since, under_way.is_triggered, under_way.missing);
+    assert_eq!(known, (at(10), true, vec![all[2]]));
+    ack(all[2], 21, stats(3, 0, 1));
+    coordinator.on_durable(CheckpointId(1), at(22));
+    let slowest = |seconds, subtask| Slowest { duration: Duration::from_secs(seconds), subtask: Some(subtask) };
+    let phases = CheckpointPhases {
+        coordinators: Duration::from_secs(2),
+        // What is left of the time since the barriers could go.
+        start_delay: slowest(5, all[2]),
+        alignment: slowest(3, all[2]),
+        sync: slowest(1, all[0]),
+        asynchronous: slowest(3, all[1]),
+    };
+    assert_eq!(coordinator.stats().last_completed.unwrap().phases, phases);
+    assert_eq!(coordinator.under_way().unwrap().id, CheckpointId(2), "the next one is due");
+}
+
+#[test]
 fn barriers_wait_for_all_coordinators_of_the_job() {
     let two = graph(&[coordinated(1, 2), coordinated(2, 1)], &[(0, 1)]);
     let found = Found { retained: Vec::new(), given_up: Vec::new(), next: CheckpointId(1) };
