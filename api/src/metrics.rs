@@ -46,6 +46,7 @@ pub struct Gauge {
 }
 
 impl Gauge {
+    /// What is no finite number is not shown: there is none for now.
     #[inline]
     pub fn set(&self, value: f64) {
         self.bits.store(value.to_bits(), Relaxed);
@@ -78,16 +79,23 @@ enum Value {
 impl MetricRegistry {
     /// As they are now; from any thread.
     pub fn report(&self) -> Vec<OperatorMetric> {
-        let of = |registered: &Registered| OperatorMetric {
-            operator: registered.operator,
-            operator_name: registered.operator_name.clone(),
-            name: registered.name.clone(),
-            value: match &registered.value {
+        let of = |registered: &Registered| {
+            let value = match &registered.value {
                 Value::Counter(sum) => MetricValue::Counter(sum.load(Relaxed)),
-                Value::Gauge(bits) => MetricValue::Gauge(f64::from_bits(bits.load(Relaxed))),
-            },
+                Value::Gauge(bits) => {
+                    // Reports are JSON, which has no form for others.
+                    let value = Some(f64::from_bits(bits.load(Relaxed))).filter(|value| value.is_finite());
+                    MetricValue::Gauge(value?)
+                }
+            };
+            Some(OperatorMetric {
+                operator: registered.operator,
+                operator_name: registered.operator_name.clone(),
+                name: registered.name.clone(),
+                value,
+            })
         };
-        self.lock().iter().map(of).collect()
+        self.lock().iter().filter_map(of).collect()
     }
 
     fn lock(&self) -> MutexGuard<'_, Vec<Registered>> {
@@ -181,6 +189,18 @@ mod tests {
                 (2, "load", MetricValue::Gauge(0.5)),
             ]
         );
+    }
+
+    #[test]
+    fn what_is_no_number_is_not_reported() {
+        let registry = MetricRegistry::default();
+        let gauge = group(&registry, 1).gauge("ratio");
+        gauge.set(0.0 / 0.0);
+        assert_eq!(registry.report(), []);
+        gauge.set(f64::INFINITY);
+        assert_eq!(registry.report(), []);
+        gauge.set(0.5);
+        assert_eq!(registry.report().len(), 1);
     }
 
     #[test]
