@@ -173,10 +173,11 @@ impl StandaloneCluster {
         let mut paths: Vec<PathBuf> = logs.map(|entry| entry.path()).collect();
         paths.sort();
         let of_kind = paths.iter().filter(|path| {
-            path.to_string_lossy().contains(kind)
-                && path.extension().is_some_and(|extension| extension == "log" || extension == "out")
+            path.to_string_lossy().contains(kind) && path.extension().is_some_and(|extension| extension == "log")
         });
-        of_kind.map(|path| fs::read_to_string(path).unwrap_or_default()).collect()
+        // And what it has printed.
+        let text = |path: &Path| fs::read_to_string(path).unwrap_or_default();
+        of_kind.map(|path| text(path) + &text(&path.with_extension("out"))).collect()
     }
 
     /// The processes of a kind that were started, by the scripts' own record.

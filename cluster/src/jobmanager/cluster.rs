@@ -268,6 +268,8 @@ impl Cluster {
     /// What is left of a job that has just ended.
     fn note_end(&self, id: JobId) -> Option<EndedJob> {
         let mut state = self.lock();
+        // Its workers end now, and what follows may take a while: until then none is to be replaced.
+        state.resources.on_over(id);
         let job = state.jobs.get_mut(&id)?;
         job.note_end(wall_millis());
         Some(EndedJob { job: job.describe(), result: job.result()? })
