@@ -17,6 +17,15 @@ use tokio::runtime::Runtime;
 
 use crate::machine::now_nanos;
 
+// What the benchmark `operations` does with each engine's cluster.
+pub const TASK_MANAGERS: u32 = 2;
+pub const SLOTS: u32 = 2;
+/// How long a cluster is left alone before its memory is looked at.
+pub const SETTLING: Duration = Duration::from_secs(2);
+/// Of the job that is to recover, and its records a second.
+pub const KEYS: u64 = 1_000_000;
+pub const RATE: f64 = 400_000.0;
+
 /// Where `cargo xtask bench` says that the command is.
 const COMMAND: &str = "MILLSTREAM_BIN";
 const POLL: Duration = Duration::from_millis(1);
@@ -188,6 +197,15 @@ async fn registered(address: &str, slots: u32) -> Result<(Client, u64)> {
 /// From one time to another, both in nanoseconds.
 pub fn millis(start: u64, end: u64) -> f64 {
     end.saturating_sub(start) as f64 / 1e6
+}
+
+/// Sorts the times.
+///
+/// # Panics
+/// If there are none.
+pub fn median(times: &mut [f64]) -> f64 {
+    times.sort_unstable_by(f64::total_cmp);
+    times[times.len() / 2]
 }
 
 /// The processes that a process has started and that run.

@@ -9,7 +9,7 @@ use anyhow::{Context, Result, ensure};
 use clap::{Args, ValueEnum};
 use millstream::{connectors::generator::GeneratorSource, model::id::JobId, prelude::*};
 use millstream_benches::{
-    cluster::{Cluster, children, millis, proportional_set_mb},
+    cluster::{Cluster, KEYS, RATE, SETTLING, SLOTS, TASK_MANAGERS, children, median, millis, proportional_set_mb},
     machine::now_nanos,
     options::{self, Common},
     report::Run,
@@ -22,14 +22,7 @@ use nix::{
 use serde_json::json;
 
 const BENCH: &str = "operations";
-const TASK_MANAGERS: u32 = 2;
-const SLOTS: u32 = 2;
-/// How long a cluster is left alone before its memory is looked at.
-const SETTLING: Duration = Duration::from_secs(2);
 const SUBMISSIONS: u32 = 10;
-const KEYS: u64 = 1_000_000;
-/// Records a second of the job that is to recover.
-const RATE: f64 = 400_000.0;
 /// At once: what is measured is not the pause that a user has asked for.
 const RESTARTS: [&str; 4] = [
     "-Drestart-strategy.type=fixed-delay",
@@ -249,9 +242,4 @@ fn send(signal: Signal, process: u32) -> Result<()> {
 
 fn job_id(number: u128) -> Result<JobId> {
     format!("{number:032x}").parse().map_err(|cause| anyhow::anyhow!("no job id: {cause}"))
-}
-
-fn median(times: &mut [f64]) -> f64 {
-    times.sort_unstable_by(f64::total_cmp);
-    times[times.len() / 2]
 }

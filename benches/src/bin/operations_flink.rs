@@ -14,7 +14,7 @@ use std::{
 use anyhow::{Context, Result, bail};
 use clap::Parser;
 use millstream_benches::{
-    cluster::{millis, proportional_set_mb},
+    cluster::{KEYS, RATE, SETTLING, SLOTS, TASK_MANAGERS, median, millis, proportional_set_mb},
     flink::FlinkCluster,
     machine::now_nanos,
     report::Run,
@@ -25,12 +25,6 @@ use nix::{
 };
 use serde_json::{Value, json};
 
-/// The same as the engine's.
-const TASK_MANAGERS: u32 = 2;
-const SLOTS: u32 = 2;
-const SETTLING: Duration = Duration::from_secs(2);
-const KEYS: u64 = 1_000_000;
-const RATE: f64 = 400_000.0;
 /// It takes seconds.
 const SUBMISSIONS: u32 = 3;
 const RECOVERY_PATIENCE: Duration = Duration::from_secs(120);
@@ -79,8 +73,7 @@ fn measure(home: &Path, keys: u64) -> Result<Vec<(&'static str, f64, &'static st
         times.push(millis(start, now_nanos()));
         cluster.cancel(&job)?;
     }
-    times.sort_unstable_by(f64::total_cmp);
-    figures.push(("submit_cli_ms", times[times.len() / 2], "ms"));
+    figures.push(("submit_cli_ms", median(&mut times), "ms"));
     figures.push(("recovery_ms", recovery(&cluster, &jar, keys)?, "ms"));
     Ok(figures)
 }

@@ -376,20 +376,18 @@ impl Cluster {
             slots += count.total;
             free_slots += count.free;
         }
+        let task_managers = state.task_managers.len();
         let running = state.jobs.values().filter(|job| !job.has_ended());
-        let jobs = running.map(|job| JobNumbers {
-            id: job.handle.job(),
-            name: job.name.clone(),
-            status: job.handle.status(),
-            metrics: job.handle.metrics(),
+        let running: Vec<_> = running.map(|job| (job.name.clone(), job.handle.clone())).collect();
+        // What jobs have to tell may be much, and others wait for the cluster.
+        drop(state);
+        let jobs = running.into_iter().map(|(name, handle)| JobNumbers {
+            id: handle.job(),
+            name,
+            status: handle.status(),
+            metrics: handle.metrics(),
         });
-        ClusterNumbers {
-            task_managers: state.task_managers.len(),
-            slots,
-            free_slots,
-            jobs: jobs.collect(),
-            now_millis: wall_millis(),
-        }
+        ClusterNumbers { task_managers, slots, free_slots, jobs: jobs.collect(), now_millis: wall_millis() }
     }
 
     /// Of the leader that this process is.

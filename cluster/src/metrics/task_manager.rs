@@ -110,22 +110,29 @@ pub(crate) struct TaskManagerMetrics {
 impl Collect for TaskManagerMetrics {
     fn collect(&self, scrape: &mut Scrape) {
         let own: Labels = Arc::new(vec![("host", self.host.clone()), ("tm_id", self.id.clone())]);
+        // Before the lock, which workers' reports wait for: the kernel may take its time.
+        let processes: Vec<u32> = self.workers.lock().values().filter_map(|worker| worker.process).collect();
+        let processes: BTreeMap<u32, ProcessNumbers> =
+            processes.into_iter().map(|process| (process, ProcessNumbers::of(process))).collect();
+        let all = processes.values().copied().fold(ProcessNumbers::own(), ProcessNumbers::and);
+        let memory_max = memory_max();
+        all.show(&mut scrape.scope("taskmanager", &own), memory_max);
         let workers = self.workers.lock();
-        let processes = workers.values().filter_map(|worker| worker.process).map(ProcessNumbers::of);
-        let all = processes.fold(ProcessNumbers::own(), ProcessNumbers::and);
-        all.show(&mut scrape.scope("taskmanager", &own), memory_max());
         scrape.scope("taskmanager", &own).gauge("numRunningWorkers", workers.len() as f64);
         for worker in workers.values() {
-            worker.collect(&own, scrape);
+            // One that has just come is there the next time.
+            let process = worker.process.and_then(|process| processes.get(&process));
+            worker.collect(&own, process, memory_max, scrape);
         }
     }
 }
 
 impl WorkerState {
-    fn collect(&self, own: &Labels, scrape: &mut Scrape) {
+    fn collect(&self, own: &Labels, process: Option<&ProcessNumbers>, memory_max: u64, scrape: &mut Scrape) {
         let job = and(own, [("job_id", self.job.to_string()), ("job_name", self.job_name.clone())]);
-        let process = self.process.map(ProcessNumbers::of).unwrap_or_default();
-        process.show(&mut scrape.scope("taskmanager.job.worker", &and(&job, [self.label()])), memory_max());
+        if let Some(process) = process {
+            process.show(&mut scrape.scope("taskmanager.job.worker", &and(&job, [self.label()])), memory_max);
+        }
         for (peer, metrics) in &self.peers {
             self.collect_peer(&job, *peer, metrics, scrape);
         }

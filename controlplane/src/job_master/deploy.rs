@@ -122,6 +122,8 @@ impl JobMaster {
         {
             let metrics = &mut self.view.lock().metrics;
             metrics.tasks.clear();
+            metrics.rates.clear();
+            self.rates.clear();
             metrics.shuffle.clear();
         }
         let placed: BTreeSet<WorkerId> = placements.iter().map(|placement| placement.worker).collect();
