@@ -28,6 +28,8 @@ use crate::{
 
 const MAIL: Token = Token(0);
 const LISTENER: Token = Token(1);
+/// Connections that have ended and still answer their peers, at most: each has a socket, and strangers can bring it about.
+const LINGERING_MAX: usize = 64;
 /// Connections are numbered from here.
 const FIRST_CONNECTION: usize = 2;
 
@@ -93,6 +95,8 @@ struct Connected {
     /// `None` until it is known who is at the other end.
     peer: Option<WorkerId>,
     is_announced: bool,
+    /// It has ended and was told of; it is here because it lingers.
+    is_over: bool,
     is_due: bool,
     /// What has arrived on the control stream before it was known who speaks.
     unknown: Vec<u8>,
@@ -277,8 +281,15 @@ impl NetLoop {
         let interest = Interest::READABLE | Interest::WRITABLE;
         let token = Token(FIRST_CONNECTION + index);
         self.poll.registry().register(&mut SourceFd(&transport.socket()), token, interest)?;
-        self.connections[index] =
-            Some(Connected { transport, peer, is_announced: false, is_due: true, unknown: Vec::new(), submissions: 0 });
+        self.connections[index] = Some(Connected {
+            transport,
+            peer,
+            is_announced: false,
+            is_over: false,
+            is_due: true,
+            unknown: Vec::new(),
+            submissions: 0,
+        });
         self.due.push(index);
         Ok(index)
     }
@@ -452,14 +463,24 @@ impl NetLoop {
         );
     }
 
-    /// Forgets connections that have ended, and says so where deployments need them.
+    /// Says which connections have ended where deployments need them, and forgets them once their peers know.
     fn end_closed(&mut self) {
+        let mut lingering = self.connections.iter().flatten().filter(|connected| connected.is_over).count();
         for index in 0..self.connections.len() {
-            let Some(connected) = &self.connections[index] else { continue };
+            let Some(connected) = &mut self.connections[index] else { continue };
             let Connection::Closed(closed) = connected.transport.connection() else { continue };
-            let (closed, address, worker) = (closed.clone(), connected.transport.path().peer, connected.peer);
-            // Its socket goes with it; closing removes it from the poll.
-            self.connections[index] = None;
+            let (closed, address) = (closed.clone(), connected.transport.path().peer);
+            let (lingers, was_over) = (connected.transport.lingers(), std::mem::replace(&mut connected.is_over, true));
+            let worker = connected.peer.take();
+            if !lingers || (!was_over && lingering >= LINGERING_MAX) {
+                // Its socket goes with it; closing removes it from the poll.
+                self.connections[index] = None;
+            } else if !was_over {
+                lingering += 1;
+            }
+            if was_over {
+                continue;
+            }
             match worker.filter(|worker| self.peers.get(worker).is_some_and(|peer| peer.connection == Some(index))) {
                 Some(worker) => {
                     self.lose(worker, &format!("the connection to worker {} at {address} was lost: {closed}", worker.0))

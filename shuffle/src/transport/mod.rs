@@ -178,6 +178,10 @@ pub trait Transport: Send {
     /// Ends the connection and tells the peer why, as far as that is possible without waiting.
     fn close(&mut self, now: Instant, reason: &str);
 
+    /// Whether a connection that has ended still answers a peer that may not have heard so. It wants its turns until it does
+    /// not: who forgets it before leaves a peer whose last words were lost without the reason.
+    fn lingers(&self) -> bool;
+
     /// What is known of the path, for the log and for benchmarks.
     fn path(&self) -> Path;
 }

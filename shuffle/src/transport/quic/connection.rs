@@ -71,6 +71,9 @@ pub struct QuicConnection {
     more_to_receive: bool,
     more_to_send: bool,
     drained: bool,
+    /// The connection has ended on this side, which a peer that goes on is told until it is drained (RFC 9000, section
+    /// 10.2.1).
+    tells_end: bool,
     handshake_counted: bool,
     refused: Option<Instant>,
     timer: Option<Instant>,
@@ -122,6 +125,7 @@ impl QuicConnection {
             more_to_receive: false,
             more_to_send: false,
             drained: false,
+            tells_end: false,
             handshake_counted: true,
             refused: None,
             timer: None,
@@ -213,6 +217,7 @@ impl QuicConnection {
     }
 
     fn lost(&mut self, reason: ConnectionError) {
+        self.tells_end = matches!(reason, ConnectionError::TransportError(_));
         self.closed(ending::of(reason));
     }
 
@@ -236,6 +241,7 @@ impl QuicConnection {
         if !self.is_closed() {
             let code = if matches!(closed, Closed::Locally) { 0u32 } else { 1 };
             self.machine.close(self.now, code.into(), Bytes::copy_from_slice(reason.as_bytes()));
+            self.tells_end = true;
             self.closed(closed);
             self.more_to_send = true;
         }
@@ -514,6 +520,10 @@ impl Transport for QuicConnection {
         self.now = now;
         self.end(Closed::Locally, reason);
         self.transmit(now);
+    }
+
+    fn lingers(&self) -> bool {
+        self.tells_end && !self.drained
     }
 
     fn path(&self) -> Path {

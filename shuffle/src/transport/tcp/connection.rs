@@ -480,6 +480,11 @@ impl Transport for TcpConnection {
         self.transmit(now);
     }
 
+    /// The kernel sees to it that what was sent arrives.
+    fn lingers(&self) -> bool {
+        false
+    }
+
     fn path(&self) -> Path {
         let suite = self.pipe.tls().and_then(|tls| tls.negotiated_cipher_suite());
         Path {

@@ -2,8 +2,18 @@
 
 use std::time::SystemTime;
 
+use nix::sys::socket::{MsgFlags, recv};
+
 use super::*;
-use crate::transport::{Listener as _, hello::Preamble, identity::ClusterCa, quic::QuicListener};
+use crate::{
+    exchange::tests::{Over, ca, node},
+    transport::{
+        Listener as _,
+        hello::Preamble,
+        identity::{ClusterCa, Identity},
+        quic::QuicListener,
+    },
+};
 
 #[expect(clippy::disallowed_methods, reason = "the test drives sockets, so it owns the clock")]
 fn now() -> Instant {
@@ -212,4 +222,41 @@ fn a_peer_that_breaks_the_rules_of_the_streams_is_told_so_and_cut_off() {
         let Connection::Closed(Closed::Failed(far)) = far else { panic!("{far:?}") };
         assert!(near == far && near.contains(complaint), "{near}, {far}");
     }
+}
+
+#[test]
+#[expect(clippy::disallowed_methods, reason = "certificates are checked against the system's clock")]
+fn a_stranger_who_has_not_heard_that_it_is_refused_hears_it_again() {
+    let (ours, theirs, today, day) = (ca(), ca(), SystemTime::now(), Duration::from_secs(86_400));
+    let node = node(Over::Quic, &ours, 1, Duration::from_secs(20));
+    let stranger = theirs.issue(WorkerId(2), today, day).unwrap();
+    // It believes the node, which does not believe it.
+    let identity = Identity {
+        certificates: stranger.certificates,
+        key: stranger.key,
+        ..ours.issue(WorkerId(2), today, day).unwrap()
+    };
+    let dialler = QuicListener::bind(([127, 0, 0, 1], 0).into(), identity, Options::default()).unwrap();
+    let mut near = dialler.dial(now(), WorkerId(1), node.exchange.address()).unwrap();
+    let limit = now() + Duration::from_secs(20);
+    let mut lost = 0;
+    while !near.is_closed() {
+        assert!(now() < limit, "{lost} answers were lost, and nothing came after them");
+        // Once it has sent its certificate, what comes is the answer to that.
+        if near.verified.is_some() && lost < 2 {
+            lost += usize::from(recv(near.socket.as_raw_fd(), &mut [0; 2048], MsgFlags::MSG_DONTWAIT).is_ok());
+            if near.timer.is_some_and(|due| due <= now()) {
+                near.machine.handle_timeout(now());
+                near.pump();
+            }
+        } else {
+            near.receive(now());
+        }
+        near.transmit(now());
+    }
+    assert!(
+        matches!(&near.state, Connection::Closed(Closed::Refused(why)) if why.contains("by the peer")),
+        "{:?}",
+        near.state
+    );
 }
