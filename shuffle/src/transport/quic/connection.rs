@@ -37,6 +37,9 @@ const WINDOW_BYTES_MIN: usize = 64 << 10;
 const CONTROL_ROOM: usize = 1 << 20;
 /// What is queued beyond what congestion control lets go, so that it sees that more is wanted, and opens.
 const BEYOND_CONGESTION_BYTES: usize = 64 << 10;
+/// How long a peer is told that a connection has ended, at least: it may be slow, and repeats what it sends ever later. The
+/// RFC asks for three probe times at least, which are a tenth of a second between processes of one machine.
+const LINGER_MIN: Duration = Duration::from_secs(3);
 /// How long a peer may be silent after its machine has said that nobody listens there.
 const REFUSED_GRACE: Duration = Duration::from_millis(250);
 
@@ -71,9 +74,9 @@ pub struct QuicConnection {
     more_to_receive: bool,
     more_to_send: bool,
     drained: bool,
-    /// The connection has ended on this side, which a peer that goes on is told until it is drained (RFC 9000, section
-    /// 10.2.1).
-    tells_end: bool,
+    /// The connection has ended on this side at this moment, which a peer that goes on is told until it is drained (RFC
+    /// 9000, section 10.2.1).
+    ended_at: Option<Instant>,
     handshake_counted: bool,
     refused: Option<Instant>,
     timer: Option<Instant>,
@@ -125,7 +128,7 @@ impl QuicConnection {
             more_to_receive: false,
             more_to_send: false,
             drained: false,
-            tells_end: false,
+            ended_at: None,
             handshake_counted: true,
             refused: None,
             timer: None,
@@ -210,6 +213,12 @@ impl QuicConnection {
         matches!(self.state, Connection::Open { .. }).then_some(silent_since + self.try_after)
     }
 
+    /// When the machine is to look at its timers. Once the connection has ended, there is only the one that drains it.
+    fn timer_due(&self) -> Option<Instant> {
+        let lingers_until = self.ended_at.map(|ended| ended + LINGER_MIN);
+        self.timer.map(|due| lingers_until.map_or(due, |until| due.max(until)))
+    }
+
     fn handshake_ended(&mut self) {
         if std::mem::take(&mut self.handshake_counted) {
             lock(&self.shared).handshakes -= 1;
@@ -217,7 +226,9 @@ impl QuicConnection {
     }
 
     fn lost(&mut self, reason: ConnectionError) {
-        self.tells_end = matches!(reason, ConnectionError::TransportError(_));
+        if matches!(reason, ConnectionError::TransportError(_)) {
+            self.ended_at = Some(self.now);
+        }
         self.closed(ending::of(reason));
     }
 
@@ -241,7 +252,7 @@ impl QuicConnection {
         if !self.is_closed() {
             let code = if matches!(closed, Closed::Locally) { 0u32 } else { 1 };
             self.machine.close(self.now, code.into(), Bytes::copy_from_slice(reason.as_bytes()));
-            self.tells_end = true;
+            self.ended_at = Some(self.now);
             self.closed(closed);
             self.more_to_send = true;
         }
@@ -413,7 +424,7 @@ impl Transport for QuicConnection {
             self.is_trying = true;
             self.machine.ping();
         }
-        if self.timer.is_some_and(|due| due <= now) {
+        if self.timer_due().is_some_and(|due| due <= now) {
             self.machine.handle_timeout(now);
         }
         self.pump();
@@ -509,7 +520,7 @@ impl Transport for QuicConnection {
             return Some(self.now);
         }
         let silence = self.refused.filter(|_| !self.is_closed()).map(|since| since + REFUSED_GRACE);
-        [self.timer, silence, self.tries_at()].into_iter().flatten().min()
+        [self.timer_due(), silence, self.tries_at()].into_iter().flatten().min()
     }
 
     fn socket(&self) -> RawFd {
@@ -523,7 +534,7 @@ impl Transport for QuicConnection {
     }
 
     fn lingers(&self) -> bool {
-        self.tells_end && !self.drained
+        self.ended_at.is_some() && !self.drained
     }
 
     fn path(&self) -> Path {
