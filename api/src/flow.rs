@@ -8,13 +8,13 @@ use std::{
     mem, panic,
 };
 
-use millstream_model::{fault::Failure, time::EventTime};
+use millstream_model::{fault::Failure, key_group::KeyHash, time::EventTime};
 
 /// The state that all operators of one task share.
 #[derive(Debug)]
 pub struct Flow {
     timestamp: Cell<i64>,
-    key_hash: Cell<u32>,
+    key_hash: Cell<KeyHash>,
     /// Milliseconds since 1970, as of the last look at the clock.
     now_millis: Cell<i64>,
     /// When the earliest processing-time timer is due; `i64::MAX` if there is none.
@@ -35,7 +35,7 @@ impl Default for Flow {
     fn default() -> Self {
         Flow {
             timestamp: Cell::new(i64::MIN),
-            key_hash: Cell::new(0),
+            key_hash: Cell::new(KeyHash::NONE),
             now_millis: Cell::new(0),
             next_clock_millis: Cell::new(i64::MAX),
             full_outputs: Cell::new(0),
@@ -61,12 +61,12 @@ impl Flow {
 
     /// The hash of the key that the record came by, if it came over a hash edge.
     #[inline]
-    pub fn key_hash(&self) -> u32 {
+    pub fn key_hash(&self) -> KeyHash {
         self.key_hash.get()
     }
 
     #[inline]
-    pub fn set_key_hash(&self, hash: u32) {
+    pub fn set_key_hash(&self, hash: KeyHash) {
         self.key_hash.set(hash);
     }
 

@@ -12,6 +12,7 @@
 use millstream_model::{
     fault::Failure,
     id::CheckpointId,
+    key_group::KeyHash,
     message::CheckpointKind,
     time::{EventTime, Watermark},
 };
@@ -42,7 +43,7 @@ const FRAGMENT: u32 = 3;
 pub fn write_record<T: Record>(
     record: T::Ref<'_>,
     time: EventTime,
-    key_hash: u32,
+    key_hash: KeyHash,
     bytes: &mut [u8],
 ) -> Result<usize, Full> {
     let (kind, start) = match time {
@@ -54,7 +55,7 @@ pub fn write_record<T: Record>(
     }
     let (head, body) = bytes.split_at_mut(start);
     let length = archive::write::<T>(record, body)? + start - HEADER_BYTES;
-    head[..8].copy_from_slice(&header(kind, length, key_hash));
+    head[..8].copy_from_slice(&header(kind, length, key_hash.0));
     if kind == TIMED {
         head[8..].copy_from_slice(&time.0.to_le_bytes());
     }
@@ -66,7 +67,11 @@ pub fn write_record<T: Record>(
 ///
 /// # Errors
 /// If it is larger than any element may be.
-pub fn write_record_alone<T: Record>(record: T::Ref<'_>, time: EventTime, key_hash: u32) -> Result<Aligned, Failure> {
+pub fn write_record_alone<T: Record>(
+    record: T::Ref<'_>,
+    time: EventTime,
+    key_hash: KeyHash,
+) -> Result<Aligned, Failure> {
     let archive = archive::write_alone::<T>(record);
     let stamp: &[u8] = if time == EventTime::MIN { &[] } else { &time.0.to_le_bytes() };
     let length = archive.as_slice().len() + stamp.len();
@@ -76,7 +81,7 @@ pub fn write_record_alone<T: Record>(record: T::Ref<'_>, time: EventTime, key_ha
         )));
     }
     let kind = if stamp.is_empty() { RECORD } else { TIMED };
-    let mut frame = Aligned::copy_of(&header(kind, length, key_hash));
+    let mut frame = Aligned::copy_of(&header(kind, length, key_hash.0));
     frame.extend(stamp);
     frame.extend(archive.as_slice());
     frame.extend(&[0; ALIGN][..length.next_multiple_of(ALIGN) - length]);
@@ -84,16 +89,16 @@ pub fn write_record_alone<T: Record>(record: T::Ref<'_>, time: EventTime, key_ha
 }
 
 #[inline]
-fn header(kind: u32, length: usize, key_hash: u32) -> [u8; 8] {
+fn header(kind: u32, length: usize, second: u32) -> [u8; 8] {
     let first = kind << LENGTH_BITS | length as u32;
-    (u64::from(key_hash) << 32 | u64::from(first)).to_le_bytes()
+    (u64::from(second) << 32 | u64::from(first)).to_le_bytes()
 }
 
 /// One record's frame, taken apart.
 #[derive(Clone, Copy, Debug)]
 pub struct RecordFrame<'a> {
     pub time: EventTime,
-    pub key_hash: u32,
+    pub key_hash: KeyHash,
     pub archive: &'a [u8],
     /// Where the next frame starts.
     pub end: usize,
@@ -120,12 +125,12 @@ pub fn read_record(bytes: &[u8]) -> Result<Option<RecordFrame<'_>>, Malformed> {
         }
     };
     let end = (HEADER_BYTES + length).next_multiple_of(ALIGN);
-    Ok(Some(RecordFrame { time, key_hash: (word >> 32) as u32, archive, end }))
+    Ok(Some(RecordFrame { time, key_hash: KeyHash((word >> 32) as u32), archive, end }))
 }
 
 /// The key hashes of the records at the start of `bytes`, as many as there are and fit; returns how many.
 #[inline]
-pub fn key_hashes(bytes: &[u8], hashes: &mut [u32]) -> usize {
+pub fn key_hashes(bytes: &[u8], hashes: &mut [KeyHash]) -> usize {
     let mut at = 0;
     for (index, hash) in hashes.iter_mut().enumerate() {
         let Some(first) = bytes.get(at..).and_then(<[u8]>::first_chunk::<8>) else { return index };
@@ -133,7 +138,7 @@ pub fn key_hashes(bytes: &[u8], hashes: &mut [u32]) -> usize {
         if (word as u32) >> LENGTH_BITS > TIMED {
             return index;
         }
-        *hash = (word >> 32) as u32;
+        *hash = KeyHash((word >> 32) as u32);
         at += (HEADER_BYTES + (word as usize & PAYLOAD_BYTES_MAX)).next_multiple_of(ALIGN);
     }
     hashes.len()
@@ -249,10 +254,10 @@ mod tests {
     fn a_record_keeps_its_time_and_hash() {
         for time in [EventTime::MIN, EventTime(42)] {
             let mut words = vec![0u64; 8];
-            let end = write_record::<String>("streaming words", time, 7, bytes_of(&mut words)).unwrap();
+            let end = write_record::<String>("streaming words", time, KeyHash(7), bytes_of(&mut words)).unwrap();
             let bytes = &bytes_of(&mut words)[..end];
             let frame = read_record(bytes).unwrap().unwrap();
-            assert_eq!((frame.time, frame.key_hash, frame.end), (time, 7, end));
+            assert_eq!((frame.time, frame.key_hash, frame.end), (time, KeyHash(7), end));
             assert_eq!(archive::read::<String>(frame.archive, Trust::VALIDATE), Ok("streaming words"));
         }
     }

@@ -7,6 +7,7 @@ use std::{cell::RefCell, future::Future, sync::Arc};
 
 use millstream_model::{
     fault::{Failure, Remedy},
+    key_group::KeyHash,
     time::{EventTime, Watermark},
 };
 use serde::{Serialize, de::DeserializeOwned};
@@ -255,7 +256,7 @@ pub(crate) struct TimerService<K> {
 /// What a keyed function knows of the current record, and its way to the state of the record's key.
 pub struct KeyedContext<'a, K: Key> {
     pub(crate) key: K::Ref<'a>,
-    pub(crate) hash: u32,
+    pub(crate) hash: KeyHash,
     pub(crate) flow: &'a Flow,
     pub(crate) watermark: Watermark,
     pub(crate) timers: &'a RefCell<TimerService<K>>,
@@ -268,7 +269,7 @@ impl<'a, K: Key> KeyedContext<'a, K> {
     }
 
     #[inline]
-    pub(crate) fn hash(&self) -> u32 {
+    pub(crate) fn hash(&self) -> KeyHash {
         self.hash
     }
 

@@ -2,7 +2,7 @@
 
 use std::rc::Rc;
 
-use millstream_model::fault::Failure;
+use millstream_model::{fault::Failure, key_group::KeyHash};
 
 use crate::{
     factory::{Build, Product},
@@ -68,13 +68,16 @@ pub struct Reader<T: Record> {
 impl<T: Record> Head for Reader<T> {
     fn records(&mut self, _: u8, frames: &[u8], trust: Trust, budget: &mut u32) -> Result<usize, Failure> {
         let next = &mut *self.next;
+        if !next.can_warm() {
+            return read_records::<T>(frames, trust, budget, u32::MAX, &self.flow, |record| next.push(record));
+        }
         let mut taken = 0;
         // Keyed state is larger than any cache, and each record's lookup would wait for memory by itself. Looking ahead
         // for a few records at a time lets those waits overlap.
         while *budget > 0 && taken < frames.len() && !self.flow.halted() {
-            let mut hashes = [0; LOOK_AHEAD];
+            let mut hashes = [KeyHash::NONE; LOOK_AHEAD];
             let ahead = frame::key_hashes(&frames[taken..], &mut hashes);
-            if ahead > 1 && hashes[0] != 0 {
+            if ahead > 1 {
                 next.warm(&hashes[..ahead]);
             }
             let bytes = read_records::<T>(&frames[taken..], trust, budget, LOOK_AHEAD as u32, &self.flow, |record| {

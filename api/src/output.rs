@@ -6,7 +6,7 @@ use std::{marker::PhantomData, rc::Rc};
 
 use millstream_model::{
     fault::Failure,
-    key_group::{KeyGroup, MaxParallelism},
+    key_group::{KeyGroup, KeyHash, MaxParallelism},
 };
 
 use crate::{
@@ -56,7 +56,7 @@ pub trait Selector<T: Record>: 'static {
 /// Where a record goes.
 #[derive(Clone, Copy)]
 pub enum Choice {
-    One { channel: usize, key_hash: u32 },
+    One { channel: usize, key_hash: KeyHash },
     All,
 }
 
@@ -80,7 +80,7 @@ impl<T: Record, S: Selector<T>> EdgeWriter<T, S> {
     }
 
     #[inline]
-    fn write(&mut self, channel: usize, key_hash: u32, record: T::Ref<'_>) {
+    fn write(&mut self, channel: usize, key_hash: KeyHash, record: T::Ref<'_>) {
         let room = self.channels.room(channel);
         match frame::write_record::<T>(record, self.flow.timestamp(), key_hash, room.bytes) {
             Ok(written) => *room.filled += written,
@@ -89,7 +89,7 @@ impl<T: Record, S: Selector<T>> EdgeWriter<T, S> {
     }
 
     #[cold]
-    fn write_in_next_segment(&mut self, channel: usize, key_hash: u32, record: T::Ref<'_>) {
+    fn write_in_next_segment(&mut self, channel: usize, key_hash: KeyHash, record: T::Ref<'_>) {
         let time = self.flow.timestamp();
         self.channels.next_segment(channel).unwrap_or_else(|failure| flow::fail(failure));
         let room = self.channels.room(channel);
@@ -137,7 +137,7 @@ impl<T: Record, S: Selector<T>> Push<T> for EdgeWriter<T, S> {
         self.records += 1;
         match self.selector.select(record) {
             Choice::One { channel, key_hash } => self.write(channel, key_hash, record),
-            Choice::All => (0..self.channels.count()).for_each(|channel| self.write(channel, 0, record)),
+            Choice::All => (0..self.channels.count()).for_each(|channel| self.write(channel, KeyHash::NONE, record)),
         }
     }
 
@@ -180,7 +180,7 @@ impl<K: Key, T: Record> ByKey<K, T> {
 impl<K: Key, T: Record> Selector<T> for ByKey<K, T> {
     #[inline]
     fn select(&mut self, record: T::Ref<'_>) -> Choice {
-        let key_hash = with_key::<K, T, u32>(self.key, record, |key| K::hash(key));
+        let key_hash = with_key::<K, T, KeyHash>(self.key, record, |key| K::key_hash(key));
         let group = KeyGroup::of(key_hash, self.max_parallelism);
         Choice::One { channel: self.owners[usize::from(group.0)] as usize, key_hash }
     }
@@ -222,7 +222,7 @@ impl<K: Record, T: Record> Selector<T> for ByFunction<K, T> {
         if channel >= self.channels {
             self.refuse(channel);
         }
-        Choice::One { channel: channel as usize, key_hash: 0 }
+        Choice::One { channel: channel as usize, key_hash: KeyHash::NONE }
     }
 }
 
@@ -253,6 +253,6 @@ impl<T: Record> Selector<T> for Keyless {
             }
             Keyless::All => return Choice::All,
         };
-        Choice::One { channel, key_hash: 0 }
+        Choice::One { channel, key_hash: KeyHash::NONE }
     }
 }

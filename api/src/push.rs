@@ -2,7 +2,7 @@
 
 use std::{any::Any, marker::PhantomData, rc::Rc};
 
-use millstream_model::fault::Failure;
+use millstream_model::{fault::Failure, key_group::KeyHash};
 
 use crate::{
     flow::{self, Blame, Flow},
@@ -14,9 +14,14 @@ use crate::{
 pub trait Push<T: Record> {
     fn push(&mut self, record: T::Ref<'_>);
 
+    /// Whether [`Push::warm`] would do anything now.
+    fn can_warm(&self) -> bool {
+        false
+    }
+
     /// Hints that records with keys of these hashes are about to be pushed: what they need may be brought into the
     /// processor's cache for all of them at once.
-    fn warm(&mut self, _key_hashes: &[u32]) {}
+    fn warm(&mut self, _key_hashes: &[KeyHash]) {}
 
     /// Passes a signal through this operator to all that is behind it.
     fn signal(&mut self, signal: &mut Signal<'_>);
@@ -206,8 +211,13 @@ pub trait Operator<I: Record, O: Record>: 'static {
         Forward::Now
     }
 
+    /// See [`Push::can_warm`].
+    fn can_warm(&self) -> bool {
+        false
+    }
+
     /// See [`Push::warm`].
-    fn warm(&mut self, _key_hashes: &[u32]) {}
+    fn warm(&mut self, _key_hashes: &[KeyHash]) {}
 
     /// Whether this operator takes no record before something has reached it from outside; as it has told
     /// [`Flow::operator_waits`].
@@ -238,7 +248,11 @@ impl<P: Operator<I, O>, I: Record, O: Record> Push<I> for Node<P, I, O> {
         blame.lift();
     }
 
-    fn warm(&mut self, key_hashes: &[u32]) {
+    fn can_warm(&self) -> bool {
+        self.operator.can_warm()
+    }
+
+    fn warm(&mut self, key_hashes: &[KeyHash]) {
         self.operator.warm(key_hashes);
     }
 

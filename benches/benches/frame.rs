@@ -12,14 +12,15 @@ use millstream_api::{
     },
 };
 use millstream_benches::keyed_sum::{Event, EventParts};
-use millstream_model::time::EventTime;
+use millstream_model::{key_group::KeyHash, time::EventTime};
 
 const SEGMENT: usize = 32 << 10;
 
 /// Fills a segment with a record; returns how many fit and how far.
 fn fill<T: Record>(record: T::Ref<'_>, segment: &mut [u8]) -> (u64, usize) {
     let (mut count, mut at) = (0, 0);
-    while let Ok(written) = frame::write_record::<T>(black_box(record), EventTime::MIN, 7, &mut segment[at..]) {
+    while let Ok(written) = frame::write_record::<T>(black_box(record), EventTime::MIN, KeyHash(7), &mut segment[at..])
+    {
         at += written;
         count += 1;
     }

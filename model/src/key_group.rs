@@ -24,6 +24,22 @@ impl MaxParallelism {
     }
 }
 
+/// The hash of a key as it travels with records: that of its value, murmured, so that its group takes one more step and
+/// is not murmured for again wherever the record comes by.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Default, Debug)]
+pub struct KeyHash(pub u32);
+
+impl KeyHash {
+    /// What a record without a key has; a key may have it too.
+    pub const NONE: KeyHash = KeyHash(0);
+
+    /// Of the hash of a key's value.
+    #[inline]
+    pub fn of(hash: u32) -> KeyHash {
+        KeyHash(murmur_hash(hash))
+    }
+}
+
 /// A group of keys that moves as one when a job is rescaled.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug, Serialize, Deserialize)]
 pub struct KeyGroup(pub u16);
@@ -31,9 +47,8 @@ pub struct KeyGroup(pub u16);
 impl KeyGroup {
     /// The group of a key with this hash.
     #[inline]
-    pub fn of(hash: u32, max: MaxParallelism) -> KeyGroup {
+    pub fn of(KeyHash(murmur): KeyHash, max: MaxParallelism) -> KeyGroup {
         // A power of two, the usual case, needs no division.
-        let murmur = murmur_hash(hash);
         let group = if max.0.is_power_of_two() { murmur & (max.0 - 1) } else { murmur % max.0 };
         KeyGroup(group as u16)
     }

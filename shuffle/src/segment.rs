@@ -94,7 +94,8 @@ impl SegmentPool {
             #[cfg(loom)]
             touched: (0..self.0.segment_bytes).map(|_| loom::cell::UnsafeCell::new(())).collect(),
         };
-        SegmentWriter { segment: Arc::new(segment), filled: 0 }
+        let (start, capacity) = (segment.start(), segment.capacity());
+        SegmentWriter { segment: Arc::new(segment), start, capacity, filled: 0 }
     }
 }
 
@@ -154,20 +155,24 @@ impl Drop for Segment {
 /// The filling end of a segment.
 pub struct SegmentWriter {
     segment: Arc<Segment>,
+    /// Of the segment's memory, which stays where it is: each record asks for it.
+    start: *mut u8,
+    capacity: usize,
     /// Raised by callers through `room`; checked before it is used.
     filled: usize,
 }
+
+// SAFETY: `start` is into the segment, which is `Send`, lives as long as this, and is written by nobody else.
+unsafe impl Send for SegmentWriter {}
 
 impl SegmentWriter {
     /// The unused end of the segment, and how much is used, to be raised by what was written.
     #[inline]
     pub fn room(&mut self) -> (&mut [u8], &mut usize) {
-        let capacity = self.segment.capacity();
-        assert!(self.filled <= capacity, "a segment was filled beyond its end");
+        assert!(self.filled <= self.capacity, "a segment was filled beyond its end");
         // SAFETY: `filled..capacity` lies within the memory, which is initialised (zeroed, or used before). Readers see
         // only what is below `committed <= filled`, and this is the only writer, so the slice is unshared.
-        let room =
-            unsafe { std::slice::from_raw_parts_mut(self.segment.start().add(self.filled), capacity - self.filled) };
+        let room = unsafe { std::slice::from_raw_parts_mut(self.start.add(self.filled), self.capacity - self.filled) };
         (room, &mut self.filled)
     }
 
@@ -179,7 +184,7 @@ impl SegmentWriter {
     /// Lets readers see everything written so far; whether there was anything new.
     #[inline]
     pub fn commit(&mut self) -> bool {
-        assert!(self.filled <= self.segment.capacity(), "a segment was filled beyond its end");
+        assert!(self.filled <= self.capacity, "a segment was filled beyond its end");
         let filled = self.filled as u32;
         let news = self.segment.committed.load(Ordering::Relaxed) != filled;
         debug_assert!(self.segment.committed.load(Ordering::Relaxed) <= filled, "what is committed stays");
@@ -195,7 +200,7 @@ impl SegmentWriter {
 
     /// Commits, and tells readers that nothing more follows: who sees the last bytes sees that they are the last.
     pub fn seal(self) {
-        assert!(self.filled <= self.segment.capacity(), "a segment was filled beyond its end");
+        assert!(self.filled <= self.capacity, "a segment was filled beyond its end");
         self.segment.committed.store(self.filled as u32 | SEALED, Ordering::Release);
     }
 

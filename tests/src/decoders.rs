@@ -199,7 +199,7 @@ fn element(bytes: &[u8]) -> Result<(String, usize), String> {
     if let Some(frame) = frame::read_record(bytes).map_err(|cause| cause.to_string())? {
         let record = archive::read::<Sample>(frame.archive, Trust::VALIDATE).map_err(|cause| cause.to_string())?;
         let record = Sample::own(record);
-        return Ok((format!("{record:?} at {:?}, hash {}", frame.time.0, frame.key_hash), frame.end));
+        return Ok((format!("{record:?} at {:?}, hash {}", frame.time.0, frame.key_hash.0), frame.end));
     }
     let (other, end) = frame::read_other(bytes).map_err(|cause| cause.to_string())?;
     let text = match other {

@@ -5,7 +5,7 @@ use std::{cell::RefCell, rc::Rc};
 use millstream_model::{
     fault::Failure,
     id::OperatorId,
-    key_group::MaxParallelism,
+    key_group::{KeyHash, MaxParallelism},
     time::{EventTime, Watermark},
 };
 use serde::{Deserialize, Serialize};
@@ -60,7 +60,12 @@ impl<K: Key> KeyedCore<K> {
     }
 
     /// See [`Push::warm`](crate::push::Push::warm).
-    pub(crate) fn warm(&self, key_hashes: &[u32]) {
+    pub(crate) fn can_warm(&self) -> bool {
+        self.states.as_ref().is_some_and(KeyedStates::can_warm)
+    }
+
+    /// See [`Push::warm`](crate::push::Push::warm).
+    pub(crate) fn warm(&self, key_hashes: &[KeyHash]) {
         self.states.iter().for_each(|states| states.warm(key_hashes));
     }
 
@@ -80,7 +85,7 @@ impl<K: Key> KeyedCore<K> {
     #[inline]
     fn context<'a>(&'a self, key: K::Ref<'a>) -> KeyedContext<'a, K> {
         let hash = self.flow.key_hash();
-        debug_assert_eq!(hash, K::hash(key), "records reach a keyed operator over a hash edge");
+        debug_assert_eq!(hash, K::key_hash(key), "records reach a keyed operator over a hash edge");
         KeyedContext { key, hash, flow: &self.flow, watermark: self.watermark, timers: &self.timers }
     }
 
@@ -149,7 +154,7 @@ impl<K: Key> KeyedCore<K> {
         }
     }
 
-    fn next_due(&self) -> Option<(Timer, u32, K)> {
+    fn next_due(&self) -> Option<(Timer, KeyHash, K)> {
         let mut timers = self.timers.borrow_mut();
         if let Some((at, hash, key)) = timers.event.next_due(self.watermark.0.0) {
             return Some((Timer::EventTime(EventTime(at)), hash, key));
@@ -173,7 +178,11 @@ struct KeyedProcess<P: KeyedProcessFunction> {
 }
 
 impl<P: KeyedProcessFunction> Operator<P::In, P::Out> for KeyedProcess<P> {
-    fn warm(&mut self, key_hashes: &[u32]) {
+    fn can_warm(&self) -> bool {
+        self.core.can_warm()
+    }
+
+    fn warm(&mut self, key_hashes: &[KeyHash]) {
         self.core.warm(key_hashes);
     }
 

@@ -3,6 +3,7 @@
 //! The hashes decide which subtask owns a key and are part of the format of stored state, so they must never change:
 //! xxh3 of the bytes for text, Murmur3's 64-bit finaliser for numbers.
 
+use millstream_model::key_group::KeyHash;
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::{List, Record};
@@ -11,6 +12,13 @@ use super::{List, Record};
 pub trait Key: Record {
     /// The same for every form of the same value.
     fn hash(key: Self::Ref<'_>) -> u32;
+
+    /// The hash that travels with records.
+    #[inline]
+    fn key_hash(key: Self::Ref<'_>) -> KeyHash {
+        KeyHash::of(Self::hash(key))
+    }
+
     fn same(a: Self::Ref<'_>, b: Self::Ref<'_>) -> bool;
 }
 

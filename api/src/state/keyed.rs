@@ -10,7 +10,11 @@ use std::{
     rc::Rc,
 };
 
-use millstream_model::{fault::Failure, id::OperatorId, key_group::MaxParallelism};
+use millstream_model::{
+    fault::Failure,
+    id::OperatorId,
+    key_group::{KeyHash, MaxParallelism},
+};
 
 use super::{
     snapshot::{Section, SectionKind, Snapshot},
@@ -65,7 +69,12 @@ impl KeyedStates {
     }
 
     /// See [`Push::warm`](crate::push::Push::warm).
-    pub(crate) fn warm(&self, key_hashes: &[u32]) {
+    pub(crate) fn can_warm(&self) -> bool {
+        self.tables.iter().any(|table| table.borrow().can_warm())
+    }
+
+    /// See [`Push::warm`](crate::push::Push::warm).
+    pub(crate) fn warm(&self, key_hashes: &[KeyHash]) {
         self.tables.iter().for_each(|table| table.borrow().warm(key_hashes));
     }
 

@@ -5,11 +5,11 @@
 
 use std::ops::Range;
 
-use hashbrown::{HashTable, hash_table};
+use hashbrown::HashTable;
 use millstream_model::{
     fault::Failure,
     id::OperatorId,
-    key_group::{KeyGroup, MaxParallelism},
+    key_group::{KeyGroup, KeyHash, MaxParallelism},
 };
 
 use super::{
@@ -71,10 +71,12 @@ pub struct Table<K, V> {
     entries: usize,
 }
 
-/// The 32 bits of a key's hash are spent on its key group; this spreads them again over 64.
+/// A key's hash is spent on its key group: in one group its low bits are all the same. This spreads it over 64 bits, with
+/// all of it in the low ones, by which a table finds the place, and in the high ones, which it remembers.
 #[inline]
-fn spread(hash: u32) -> u64 {
-    u64::from(hash).wrapping_mul(0x9e37_79b9_7f4a_7c15)
+pub(super) fn spread(hash: KeyHash) -> u64 {
+    let product = u64::from(hash.0).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    product ^ (product >> 32)
 }
 
 impl<K: Key, V: StateValue> Table<K, V> {
@@ -89,13 +91,13 @@ impl<K: Key, V: StateValue> Table<K, V> {
     }
 
     #[inline]
-    fn group_index(&self, hash: u32) -> u16 {
+    fn group_index(&self, hash: KeyHash) -> u16 {
         KeyGroup::of(hash, self.max_parallelism).0 - self.first_group
     }
 
     /// Shows the value of a key, if it has one.
     #[inline]
-    pub fn with<R>(&mut self, hash: u32, key: K::Ref<'_>, show: impl FnOnce(Option<&mut V>) -> R) -> R {
+    pub fn with<R>(&mut self, hash: KeyHash, key: K::Ref<'_>, show: impl FnOnce(Option<&mut V>) -> R) -> R {
         let group = usize::from(self.group_index(hash));
         let entry = self.groups[group].find_mut(spread(hash), |entry| K::same(entry.key.handle(), key));
         show(entry.map(|entry| &mut entry.value))
@@ -105,29 +107,30 @@ impl<K: Key, V: StateValue> Table<K, V> {
     #[inline]
     pub fn upsert<R>(
         &mut self,
-        hash: u32,
+        hash: KeyHash,
         key: K::Ref<'_>,
         make: impl FnOnce() -> V,
         show: impl FnOnce(&mut V) -> R,
     ) -> R {
         let group = usize::from(self.group_index(hash));
-        let same = |entry: &Entry<K, V>| K::same(entry.key.handle(), key);
-        match self.groups[group].entry(spread(hash), same, |entry| spread(K::hash(entry.key.handle()))) {
-            hash_table::Entry::Occupied(mut entry) => show(&mut entry.get_mut().value),
-            hash_table::Entry::Vacant(place) => {
-                let mut entry = place.insert(Entry { key: K::own(key), value: make() });
-                self.entries += 1;
-                show(&mut entry.get_mut().value)
-            }
+        let table = &mut self.groups[group];
+        // Nearly always there is one, and to look for it alone costs less than to look for a place as well.
+        if let Some(entry) = table.find_mut(spread(hash), |entry| K::same(entry.key.handle(), key)) {
+            return show(&mut entry.value);
         }
+        let fresh = Entry { key: K::own(key), value: make() };
+        let mut entry = table.insert_unique(spread(hash), fresh, |entry| spread(K::key_hash(entry.key.handle())));
+        self.entries += 1;
+        show(&mut entry.get_mut().value)
+    }
+
+    fn is_near(&self) -> bool {
+        self.entries * size_of::<Entry<K, V>>() < NEAR_BYTES
     }
 
     /// Asks for the memory that lookups of these hashes will read, without waiting for it: the lookups that follow do
     /// not depend on each other, so the processor waits once for all of them.
-    fn touch(&self, hashes: &[u32]) {
-        if self.entries * size_of::<Entry<K, V>>() < NEAR_BYTES {
-            return;
-        }
+    fn touch(&self, hashes: &[KeyHash]) {
         for hash in hashes {
             let table = &self.groups[usize::from(self.group_index(*hash))];
             // Any entry with the tag of this hash: it nearly always is the one.
@@ -138,7 +141,7 @@ impl<K: Key, V: StateValue> Table<K, V> {
     }
 
     /// Removes the value of a key and returns it.
-    pub fn remove(&mut self, hash: u32, key: K::Ref<'_>) -> Option<V> {
+    pub fn remove(&mut self, hash: KeyHash, key: K::Ref<'_>) -> Option<V> {
         let same = |entry: &Entry<K, V>| K::same(entry.key.handle(), key);
         let group = usize::from(self.group_index(hash));
         let entry = self.groups[group].find_entry(spread(hash), same).ok()?;
@@ -156,10 +159,10 @@ impl<K: Key, V: StateValue> Table<K, V> {
     }
 
     /// Shows every entry, in no order.
-    pub fn for_each(&self, mut show: impl FnMut(u32, K::Ref<'_>, &V)) {
+    pub fn for_each(&self, mut show: impl FnMut(KeyHash, K::Ref<'_>, &V)) {
         self.groups.iter().flatten().for_each(|entry| {
             let key = entry.key.handle();
-            show(K::hash(key), key, &entry.value);
+            show(K::key_hash(key), key, &entry.value);
         });
     }
 
@@ -175,8 +178,10 @@ pub trait AnyTable {
     /// If the section is damaged, or was written for other types.
     fn restore(&mut self, section: &Section) -> Result<(), Failure>;
     fn name(&self) -> &str;
+    /// See [`Push::can_warm`](crate::push::Push::can_warm).
+    fn can_warm(&self) -> bool;
     /// See [`Push::warm`](crate::push::Push::warm).
-    fn warm(&self, key_hashes: &[u32]);
+    fn warm(&self, key_hashes: &[KeyHash]);
 }
 
 impl<K: Key, V: StateValue> AnyTable for Table<K, V> {
@@ -222,7 +227,7 @@ impl<K: Key, V: StateValue> AnyTable for Table<K, V> {
             let archive = after.get(..length).ok_or_else(|| damaged(&"an entry is cut off"))?;
             let (key, value) =
                 archive::read::<(K, V::Stored)>(archive, Trust::VALIDATE).map_err(|cause| damaged(&cause))?;
-            let hash = K::hash(key);
+            let hash = K::key_hash(key);
             let group = KeyGroup::of(hash, self.max_parallelism);
             if !matches!(group.0.checked_sub(self.first_group), Some(at) if usize::from(at) < self.groups.len()) {
                 return Err(damaged(&"a key belongs to another subtask"));
@@ -237,8 +242,14 @@ impl<K: Key, V: StateValue> AnyTable for Table<K, V> {
         &self.name
     }
 
-    fn warm(&self, key_hashes: &[u32]) {
-        self.touch(key_hashes);
+    fn can_warm(&self) -> bool {
+        !self.is_near()
+    }
+
+    fn warm(&self, key_hashes: &[KeyHash]) {
+        if !self.is_near() {
+            self.touch(key_hashes);
+        }
     }
 }
 
@@ -255,7 +266,7 @@ mod tests {
         let mut table = Table::new("count", MAX, range.clone());
         for number in 0..5_000_u64 {
             let key = format!("key number {number}");
-            let hash = <String as Key>::hash(&key);
+            let hash = <String as Key>::key_hash(&key);
             if range.contains(&KeyGroup::of(hash, MAX).0) {
                 table.upsert(hash, key.as_str(), || 0, |value| *value += number);
             }
@@ -302,7 +313,7 @@ mod tests {
     #[test]
     fn a_removed_key_is_gone() {
         let mut table = filled(0..128);
-        let hash = <String as Key>::hash("key number 7");
+        let hash = <String as Key>::key_hash("key number 7");
         assert_eq!(table.remove(hash, "key number 7"), Some(7));
         assert_eq!(table.with(hash, "key number 7", |found| found.copied()), None);
         assert_eq!(table.len(), 4_999);

@@ -6,10 +6,13 @@ use hashbrown::HashTable;
 use millstream_model::{
     fault::Failure,
     id::OperatorId,
-    key_group::{KeyGroup, MaxParallelism},
+    key_group::{KeyGroup, KeyHash, MaxParallelism},
 };
 
-use super::snapshot::{Section, SectionKind, Snapshot};
+use super::{
+    snapshot::{Section, SectionKind, Snapshot},
+    table::spread,
+};
 use crate::record::{
     Key,
     archive::{self, Aligned, Trust},
@@ -19,14 +22,10 @@ use crate::record::{
 /// Timers in one domain of time.
 pub struct Timers<K> {
     name: &'static str,
-    moments: BTreeMap<i64, HashTable<(u32, K)>>,
+    moments: BTreeMap<i64, HashTable<(KeyHash, K)>>,
     /// Those that are due now and have not fired yet.
-    due: Vec<(u32, K)>,
+    due: Vec<(KeyHash, K)>,
     due_at: i64,
-}
-
-fn spread(hash: u32) -> u64 {
-    u64::from(hash).wrapping_mul(0x9e37_79b9_7f4a_7c15)
 }
 
 impl<K: Key> Timers<K> {
@@ -36,17 +35,17 @@ impl<K: Key> Timers<K> {
     }
 
     /// Sets a timer. A second one for the same key and moment changes nothing.
-    pub fn register(&mut self, at: i64, hash: u32, key: K::Ref<'_>) {
+    pub fn register(&mut self, at: i64, hash: KeyHash, key: K::Ref<'_>) {
         let timers = self.moments.entry(at).or_default();
-        let same = |timer: &(u32, K)| timer.0 == hash && K::same(timer.1.handle(), key);
+        let same = |timer: &(KeyHash, K)| timer.0 == hash && K::same(timer.1.handle(), key);
         if timers.find(spread(hash), same).is_none() {
             timers.insert_unique(spread(hash), (hash, K::own(key)), |timer| spread(timer.0));
         }
     }
 
-    pub fn delete(&mut self, at: i64, hash: u32, key: K::Ref<'_>) {
+    pub fn delete(&mut self, at: i64, hash: KeyHash, key: K::Ref<'_>) {
         let Some(timers) = self.moments.get_mut(&at) else { return };
-        let same = |timer: &(u32, K)| timer.0 == hash && K::same(timer.1.handle(), key);
+        let same = |timer: &(KeyHash, K)| timer.0 == hash && K::same(timer.1.handle(), key);
         if let Ok(timer) = timers.find_entry(spread(hash), same) {
             timer.remove();
         }
@@ -56,7 +55,7 @@ impl<K: Key> Timers<K> {
     }
 
     /// The next timer that is due at `now`: its moment, hash and key. It is gone then.
-    pub fn next_due(&mut self, now: i64) -> Option<(i64, u32, K)> {
+    pub fn next_due(&mut self, now: i64) -> Option<(i64, KeyHash, K)> {
         while self.due.is_empty() {
             let moment = self.moments.first_entry().filter(|moment| *moment.key() <= now)?;
             self.due_at = *moment.key();
@@ -114,7 +113,7 @@ impl<K: Key> Timers<K> {
             rest = after.get(length.next_multiple_of(8)..).unwrap_or(&[]);
         }
         for (at, key) in found {
-            self.register(at, K::hash(key.handle()), key.handle());
+            self.register(at, K::key_hash(key.handle()), key.handle());
         }
         Ok(())
     }
@@ -129,7 +128,7 @@ mod tests {
     use super::*;
 
     fn register(timers: &mut Timers<String>, at: i64, key: &str) {
-        timers.register(at, <String as Key>::hash(key), key);
+        timers.register(at, <String as Key>::key_hash(key), key);
     }
 
     #[test]
@@ -139,7 +138,7 @@ mod tests {
         register(&mut timers, 10, "a");
         register(&mut timers, 10, "a");
         register(&mut timers, 20, "b");
-        timers.delete(30, <String as Key>::hash("c"), "c");
+        timers.delete(30, <String as Key>::key_hash("c"), "c");
         register(&mut timers, 25, "d");
         let mut fired = Vec::new();
         while let Some((at, _, key)) = timers.next_due(20) {

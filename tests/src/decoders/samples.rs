@@ -14,7 +14,7 @@ use millstream::{
             WorkerId,
         },
         job_graph::Codec,
-        key_group::{KeyGroup, MaxParallelism},
+        key_group::{KeyGroup, KeyHash, MaxParallelism},
         message::{CheckpointKind, Command, FromWorker, Report, TaskResult, ToWorker},
         state::ExecutionState,
         time::{EventTime, Watermark},
@@ -254,7 +254,7 @@ fn tcp_pieces() -> Named {
 fn elements() -> Named {
     let nested = || Some(vec![(1, "one".to_owned()), (2, String::new()), (3, "a text that is longer".to_owned())]);
     let of = |record: &super::Sample, time| {
-        let frame = frame::write_record_alone::<super::Sample>(record.handle(), time, 77);
+        let frame = frame::write_record_alone::<super::Sample>(record.handle(), time, KeyHash(77));
         frame.expect("it is small").as_slice().to_vec()
     };
     let full = of(&("streams".to_owned(), u64::MAX, nested()), EventTime(1_000));
@@ -279,7 +279,7 @@ fn elements() -> Named {
         ("record-that-claims-1-gib", with(full.clone(), 3, 0x7f)),
         ("record-with-a-pointer-outside", with(full.clone(), last, 0x40)),
         ("record-of-another-type", {
-            let frame = frame::write_record_alone::<String>("a text alone", EventTime::MIN, 0);
+            let frame = frame::write_record_alone::<String>("a text alone", EventTime::MIN, KeyHash::NONE);
             frame.expect("it is small").as_slice().to_vec()
         }),
         ("record-with-a-text-that-is-no-utf-8", {

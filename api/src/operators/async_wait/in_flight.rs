@@ -1,7 +1,7 @@
 //! The records that an async operator has not emitted, as a checkpoint holds them: after a restart they are started
 //! again, in the same order if the parallelism is the same, shared out among the subtasks if not.
 
-use millstream_model::{fault::Failure, id::OperatorId, time::EventTime};
+use millstream_model::{fault::Failure, id::OperatorId, key_group::KeyHash, time::EventTime};
 
 use crate::{
     context::RuntimeContext,
@@ -33,7 +33,7 @@ pub(super) fn sections<'a, T: Record>(
     let section = |records: &[(EventTime, &T)]| {
         let mut bytes = Vec::new();
         for (time, record) in records {
-            bytes.extend_from_slice(frame::write_record_alone::<T>(record.handle(), *time, 0)?.as_slice());
+            bytes.extend_from_slice(frame::write_record_alone::<T>(record.handle(), *time, KeyHash::NONE)?.as_slice());
         }
         let (name, fingerprint) = (NAME.to_owned(), fingerprint::<T>());
         Ok(Section { operator, kind: SectionKind::Split, name, fingerprint, bytes })
