@@ -3,7 +3,16 @@
 
 use std::{collections::BTreeSet, fs};
 
-use millstream_tests::{http::Http, job_process::JobFolder, standalone::StandaloneCluster, text::add_text, wait_until};
+use millstream_tests::{
+    counts::{deviation, visible},
+    has_ended,
+    http::Http,
+    job_process::JobFolder,
+    signal,
+    standalone::StandaloneCluster,
+    text::add_text,
+    wait_until,
+};
 use serde_json::{Value, json};
 
 const WORD_COUNT: &str = env!("CARGO_BIN_EXE_word_count_job");
@@ -212,4 +221,39 @@ fn a_job_that_has_finished_is_shown_as_it_was() {
     let again = http.post(&format!("/jars/{jar}/run"), &asked);
     assert_eq!(again.status, 400);
     assert!(again.error().contains(id), "{}", again.error());
+}
+
+#[test]
+fn what_was_uploaded_is_there_for_the_next_jobmanager_if_there_is_a_folder_for_it() {
+    let root = tempfile::tempdir().unwrap();
+    let setting = format!("web.upload.dir: {}", root.path().join("uploads").display());
+    let cluster = StandaloneCluster::start(1, 1, &[&setting]);
+    let http = Http(cluster.address());
+    let jar = upload(&http, WORD_COUNT, "");
+    let removed = upload(&http, WORD_COUNT, "");
+    assert_eq!(http.send("DELETE", &format!("/jars/{removed}"), &[], b"").status, 200);
+    let jars = || http.get("/jars").json()["files"].clone();
+    let before = jars();
+    assert_eq!(before.as_array().unwrap().len(), 1, "{before:#}");
+    // What somebody else puts there is theirs.
+    let uploads = root.path().join("uploads/millstream-web-upload");
+    fs::write(uploads.join("notes.txt"), "not an upload").unwrap();
+    let jobmanager = *cluster.processes("jobmanager").last().unwrap();
+    signal("KILL", jobmanager);
+    wait_until("its end", || has_ended(jobmanager));
+
+    cluster.run_script("jobmanager.sh", &["start"]);
+    let after = jars();
+    assert_eq!((&after[0]["id"], &after[0]["name"]), (&json!(jar), &before[0]["name"]), "{after:#}");
+    assert_eq!(after.as_array().unwrap().len(), 1, "{after:#}");
+    let folder = JobFolder::new(root.path());
+    let totals = add_text(&folder, 1_000);
+    let [input, output] = [folder.input(), folder.output()];
+    let asked = json!({ "programArgsList": [input, output], "parallelism": 1 });
+    let job = run(&http, &jar, &asked);
+    wait_until("the job has ended", || http.get(&format!("/jobs/{job}/status")).json()["status"] == "FINISHED");
+    assert_eq!(deviation(&visible(&folder.output()), &totals), None);
+    assert_eq!(http.send("DELETE", &format!("/jars/{jar}"), &[], b"").status, 200);
+    let left: Vec<_> = fs::read_dir(&uploads).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert_eq!(left, ["notes.txt"]);
 }

@@ -232,7 +232,7 @@ async fn serve(
         // Python's library still asks by the version before, and by no other.
         .add_service(reflection().build_v1alpha().map_err(damaged)?)
         .into_axum_router();
-    let mut rest = Rest::new(&configuration, cluster.clone(), artifacts.clone(), addresses.clients)?;
+    let mut rest = Rest::new(&configuration, cluster.clone(), artifacts.clone(), addresses.clients).await?;
     if only_for.is_some() {
         rest.take_no_programs();
     }

@@ -94,7 +94,7 @@ const TYPES: [&str; 5] = [
 ];
 
 /// All that the port of clients serves but gRPC, above a cluster without TaskManagers.
-fn served(root: &std::path::Path) -> Router {
+async fn served(root: &std::path::Path) -> Router {
     let mut configuration = Configuration::new();
     for (key, value) in [
         ("io.tmp.dirs", root.to_str().unwrap()),
@@ -109,7 +109,7 @@ fn served(root: &std::path::Path) -> Router {
     let cluster = Cluster::new(leadership, accepted, ended, configuration.clone(), Spread::Pack);
     let artifacts = Arc::new(Artifacts::open(&configuration, "fuzz").unwrap());
     let address = "127.0.0.1:8081".parse().unwrap();
-    router(Rest::new(&configuration, cluster, artifacts, address).unwrap(), Router::new())
+    router(Rest::new(&configuration, cluster, artifacts, address).await.unwrap(), Router::new())
 }
 
 fn some<'a>(random: &mut Rng, words: &[&'a str]) -> &'a str {
@@ -145,7 +145,7 @@ async fn answer(router: &Router, request: Request<Body>) -> (StatusCode, Vec<u8>
 #[tokio::test]
 async fn every_request_is_answered_in_flinks_form() {
     let root = tempfile::tempdir().unwrap();
-    let router = served(root.path());
+    let router = served(root.path()).await;
     let mut seen = std::collections::BTreeMap::<u16, usize>::new();
     for seed in 0..REQUESTS as u64 {
         let random = &mut Rng::with_seed(seed);
@@ -181,7 +181,7 @@ async fn every_request_is_answered_in_flinks_form() {
 #[tokio::test]
 async fn a_page_of_another_site_changes_nothing() {
     let root = tempfile::tempdir().unwrap();
-    let router = served(root.path());
+    let router = served(root.path()).await;
     let ask = |method: Method, path: &str, origin: &str| {
         let request = Request::builder().method(method).uri(path).header(header::HOST, "localhost:8081");
         answer(&router, request.header(header::ORIGIN, origin).body(Body::empty()).unwrap())

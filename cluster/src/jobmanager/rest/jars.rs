@@ -1,46 +1,74 @@
 //! What was uploaded: artifacts, by the name that their uploader gave them. Flink keeps JARs here, so the paths are
-//! called so. They are forgotten when the JobManager ends, as Flink's are unless it is told otherwise.
+//! called so. They are forgotten when the JobManager ends, unless `web.upload.dir` says where they are to be kept: as Flink's.
 
 use std::{
     collections::BTreeMap,
+    io,
+    path::Path as FilePath,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use axum::extract::{Path, State};
+use millstream_model::{config::Configuration, fault::Failure};
 use serde_json::json;
 
 use super::{
     Rest,
     answer::{Answer, RestError, ok},
+    upload_folder::UploadFolder,
 };
-use crate::{jobmanager::cluster::wall_millis, random_id};
+use crate::{artifacts::Artifacts, jobmanager::cluster::wall_millis, random_id};
 
-/// Of a name, in characters.
+/// Of a name, in bytes: with what precedes it in an id it has to be a file's name.
 const NAME_MAX: usize = 200;
+/// Of what precedes the name in an id.
+const NUMBER_DIGITS: usize = 32;
 
-/// Uploaded artifacts, by id.
+/// Uploaded artifacts, by id, and where they are kept.
 #[derive(Debug, Default)]
-pub(super) struct Jars(Mutex<BTreeMap<String, Jar>>);
+pub(super) struct Jars {
+    by_id: Mutex<BTreeMap<String, Jar>>,
+    folder: Option<UploadFolder>,
+}
 
 /// One of them.
 #[derive(Clone, Debug)]
 pub(super) struct Jar {
-    name: String,
+    pub(super) name: String,
     pub(super) sha256: String,
-    uploaded_millis: i64,
+    pub(super) uploaded_millis: i64,
 }
 
 impl Jars {
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<String, Jar>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    /// With what is in the folder.
+    ///
+    /// # Errors
+    /// If there is to be one and it cannot be made.
+    pub(super) async fn load(configuration: &Configuration, artifacts: &Artifacts) -> Result<Jars, Failure> {
+        let folder = UploadFolder::open(configuration)?;
+        let mut by_id = BTreeMap::new();
+        if let Some(folder) = &folder {
+            by_id.extend(folder.load(artifacts).await);
+        }
+        Ok(Jars { by_id: Mutex::new(by_id), folder })
     }
 
-    /// Keeps an artifact that is stored; returns its id.
-    pub(super) fn add(&self, name: String, sha256: String) -> String {
-        let id = format!("{:032x}_{name}", random_id());
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<String, Jar>> {
+        self.by_id.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Keeps an artifact that is stored at `path`; returns its id.
+    ///
+    /// # Errors
+    /// If the folder does not take it.
+    pub(super) async fn add(&self, name: String, sha256: String, path: &FilePath) -> io::Result<String> {
+        let id = format!("{:0NUMBER_DIGITS$x}_{name}", random_id());
+        if let Some(folder) = &self.folder {
+            folder.keep(&id, path).await?;
+        }
         let jar = Jar { name, sha256, uploaded_millis: wall_millis() };
         self.lock().insert(id.clone(), jar);
-        id
+        Ok(id)
     }
 
     pub(super) fn find(&self, id: &str) -> Result<Jar, RestError> {
@@ -48,10 +76,16 @@ impl Jars {
     }
 
     /// Forgets one. Returns its hash if no other has it.
-    fn remove(&self, id: &str) -> Result<Option<String>, RestError> {
-        let mut jars = self.lock();
-        let removed = jars.remove(id).ok_or_else(|| unknown(id))?;
-        let is_last = jars.values().all(|jar| jar.sha256 != removed.sha256);
+    async fn remove(&self, id: &str) -> Result<Option<String>, RestError> {
+        let (removed, is_last) = {
+            let mut jars = self.lock();
+            let removed = jars.remove(id).ok_or_else(|| unknown(id))?;
+            let is_last = jars.values().all(|jar| jar.sha256 != removed.sha256);
+            (removed, is_last)
+        };
+        if let Some(folder) = &self.folder {
+            folder.remove(id).await;
+        }
         Ok(is_last.then_some(removed.sha256))
     }
 }
@@ -61,12 +95,18 @@ fn unknown(id: &str) -> RestError {
     RestError::not_found(format!("There is no uploaded artifact '{}'; GET /jars lists them.", id.escape_debug()))
 }
 
-/// What an uploader's name for a file becomes: no folders, nothing that does not print, and not too long. It is never
-/// used as a path.
+/// The name in an id, if it is one.
+pub(super) fn name_of(id: &str) -> Option<&str> {
+    let (number, name) = id.split_at_checked(NUMBER_DIGITS)?;
+    let is_number = number.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
+    name.strip_prefix('_').filter(|name| is_number && plain_name(name) == *name)
+}
+
+/// What an uploader's name for a file becomes: no folders, nothing that does not print, and not too long.
 pub(super) fn plain_name(given: &str) -> String {
     let last = given.rsplit(['/', '\\']).next().unwrap_or_default();
-    let plain: String = last.chars().filter(|character| !character.is_control()).take(NAME_MAX).collect();
-    let plain = plain.trim();
+    let plain: String = last.chars().filter(|character| !character.is_control()).collect();
+    let plain = plain[..plain.floor_char_boundary(NAME_MAX)].trim();
     if plain.is_empty() || plain.chars().all(|character| character == '.') {
         "artifact".to_owned()
     } else {
@@ -89,7 +129,7 @@ pub(super) async fn all(State(rest): State<Arc<Rest>>) -> Answer {
 /// `DELETE /jars/:jarid`
 pub(super) async fn remove(State(rest): State<Arc<Rest>>, Path(id): Path<String>) -> Answer {
     // Workers of a job that runs may still have to fetch it.
-    if let Some(sha256) = rest.jars.remove(&id)?
+    if let Some(sha256) = rest.jars.remove(&id).await?
         && !rest.cluster.needs_artifact(&sha256)
     {
         rest.artifacts.remove(&sha256).await;
@@ -114,16 +154,48 @@ mod tests {
         ] {
             assert_eq!(plain_name(given), plain, "{given:?}");
         }
-        assert_eq!(plain_name(&"é".repeat(1000)).chars().count(), NAME_MAX);
+        assert_eq!(plain_name(&"é".repeat(1000)), "é".repeat(NAME_MAX / 2));
     }
 
     #[test]
-    fn an_artifact_that_was_uploaded_twice_is_there_until_both_are_removed() {
+    fn files_of_other_names_are_no_uploads() {
+        let number = "0123456789abcdef".repeat(2);
+        assert_eq!(name_of(&format!("{number}_my job")), Some("my job"));
+        for other in [
+            "",
+            "job",
+            &number,
+            &format!("{number}job"),
+            &format!("{number}_"),
+            &format!("{number}_.."),
+            &format!("{}_job", "X".repeat(32)),
+            &format!("é{number}_job"),
+        ] {
+            assert_eq!(name_of(other), None, "{other:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn an_artifact_that_was_uploaded_twice_is_there_until_both_are_removed() {
         let jars = Jars::default();
-        let (one, two) = (jars.add("a".to_owned(), "hash".to_owned()), jars.add("a".to_owned(), "hash".to_owned()));
+        let add = || jars.add("a".to_owned(), "hash".to_owned(), FilePath::new("nowhere"));
+        let (one, two) = (add().await.unwrap(), add().await.unwrap());
         assert_ne!(one, two);
-        assert_eq!(jars.remove(&one).unwrap(), None);
-        assert!(jars.remove(&one).is_err());
-        assert_eq!(jars.remove(&two).unwrap().as_deref(), Some("hash"));
+        assert_eq!(jars.remove(&one).await.unwrap(), None);
+        assert!(jars.remove(&one).await.is_err());
+        assert_eq!(jars.remove(&two).await.unwrap().as_deref(), Some("hash"));
+    }
+
+    #[tokio::test]
+    async fn what_cannot_be_kept_is_not_there() {
+        let place = tempfile::tempdir().unwrap();
+        let mut configuration = Configuration::default();
+        configuration.apply_dynamic([format!("web.upload.dir={}", place.path().display())]).unwrap();
+        let artifacts = Artifacts::open_kept(place.path().join("artifacts")).unwrap();
+        let jars = Jars::load(&configuration, &artifacts).await.unwrap();
+        let failed = jars.add("a".to_owned(), "hash".to_owned(), &place.path().join("missing")).await;
+        assert_eq!(failed.unwrap_err().kind(), io::ErrorKind::NotFound);
+        assert!(jars.lock().is_empty());
+        assert!(Jars::load(&configuration, &artifacts).await.unwrap().lock().is_empty());
     }
 }

@@ -19,7 +19,7 @@
 //! | `/jobs` | `jobs`, with `vertices` and the job graph as a `plan` |
 //! | `/taskmanagers` | `task_managers` |
 //! | `/jobmanager/logs`, `/taskmanagers/:id/logs` and their neighbours | `logs` |
-//! | `/jars` | `jars`, `upload`, `run` |
+//! | `/jars` | `jars`, `upload`, `upload_folder`, `run` |
 //! | what Java clients of Flink send and nothing here can run | `java` |
 
 mod answer;
@@ -38,6 +38,7 @@ mod run;
 mod same_origin;
 mod task_managers;
 mod upload;
+mod upload_folder;
 mod vertices;
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
@@ -85,8 +86,8 @@ pub(super) struct Rest {
 
 impl Rest {
     /// # Errors
-    /// If the configuration has a bad value.
-    pub(super) fn new(
+    /// If the configuration has a bad value, or a folder in it cannot be had.
+    pub(super) async fn new(
         configuration: &Configuration,
         cluster: Cluster,
         artifacts: Arc<Artifacts>,
@@ -95,10 +96,10 @@ impl Rest {
         let upload_max = configuration.get(&REST_MAX_UPLOAD_SIZE)?.bytes();
         let content_max = configuration.get(&REST_MAX_CONTENT_LENGTH)?.bytes();
         Ok(Rest {
+            jars: Jars::load(configuration, &artifacts).await?,
             programs: Programs::new(configuration, cluster.clone(), artifacts.clone())?,
             cluster,
             artifacts,
-            jars: Jars::default(),
             address,
             host: configuration.get(&REST_ADDRESS)?,
             refresh_interval: configuration.get(&WEB_REFRESH_INTERVAL)?,

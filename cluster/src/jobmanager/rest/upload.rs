@@ -9,6 +9,7 @@ use axum::{
     http::{HeaderMap, StatusCode, header},
 };
 use millstream::artifact::ENGINE_VERSION;
+use millstream_model::config::WEB_UPLOAD_DIRECTORY;
 use serde_json::json;
 
 use super::{
@@ -199,7 +200,12 @@ async fn store(rest: &Rest, name: String, incoming: Incoming<'_>) -> Answer {
     }
     let sha256 = sealed.sha256.clone();
     let bytes = sealed.keep().await?;
-    let id = rest.jars.add(name, sha256.clone());
+    let stored = rest.artifacts.find(&sha256).unwrap_or_default();
+    let id = rest.jars.add(name, sha256.clone(), &stored).await.map_err(|cause| {
+        let full = cause.kind() == ErrorKind::StorageFull;
+        let status = if full { StatusCode::INSUFFICIENT_STORAGE } else { StatusCode::INTERNAL_SERVER_ERROR };
+        RestError::new(status, format!("cannot keep the artifact in {}: {cause}", WEB_UPLOAD_DIRECTORY.name()))
+    })?;
     tracing::info!(id, sha256, bytes, "an artifact was uploaded by REST");
     // Flink shows a path of its machine, of which clients take what follows the last slash for the id.
     ok(&json!({ "filename": format!("/jars/{id}"), "status": "success" }))

@@ -57,6 +57,9 @@ group! {
     /// Whether artifacts can be uploaded and run by REST: the paths below `/jars`.
     WEB_SUBMIT_ENABLED: bool = Key::new("web.submit.enable", "true");
 
+    /// The directory in which uploaded artifacts are kept when the JobManager ends; without it they are forgotten then.
+    WEB_UPLOAD_DIRECTORY: Option<String> = Key::optional("web.upload.dir");
+
     /// Whether a dashboard is told that it may offer to cancel jobs.
     WEB_CANCEL_ENABLED: bool = Key::new("web.cancel.enable", "true");
 
