@@ -125,7 +125,7 @@ impl GateInput {
         (std::mem::take(&mut self.records), std::mem::take(&mut self.bytes))
     }
 
-    pub(crate) fn queued_bytes(&self) -> u64 {
+    pub(crate) fn queued_bytes(&mut self) -> u64 {
         self.gate.queued_bytes()
     }
 

@@ -61,7 +61,21 @@ pub struct InputGate {
     ready: VecDeque<usize>,
     is_ready: Vec<bool>,
     blocked: Vec<bool>,
+    waiting: Waiting,
     granter: Granter,
+}
+
+/// How many bytes wait to be read: of each channel when it was looked at last, and of all.
+struct Waiting {
+    of: Vec<u64>,
+    sum: u64,
+}
+
+impl Waiting {
+    fn set(&mut self, channel: usize, bytes: u64) {
+        let before = std::mem::replace(&mut self.of[channel], bytes);
+        self.sum = self.sum - before + bytes;
+    }
 }
 
 impl InputGate {
@@ -82,6 +96,7 @@ impl InputGate {
             ready: VecDeque::new(),
             is_ready: vec![false; count],
             blocked: vec![false; count],
+            waiting: Waiting { of: vec![0; count], sum: 0 },
         }
     }
 
@@ -121,6 +136,7 @@ impl InputGate {
     #[cold]
     fn count(&mut self, channel: usize, step: Advanced) {
         let bytes = self.channels[channel].segment_bytes();
+        self.waiting.set(channel, self.channels[channel].queued_bytes());
         if step == Advanced::Freed {
             self.granter.free(channel, bytes);
             self.tell_grants();
@@ -142,11 +158,12 @@ impl InputGate {
     }
 
     fn take_signals(&mut self) {
-        let InputGate { signal, ready, is_ready, granter, channels, .. } = self;
+        let InputGate { signal, ready, is_ready, granter, channels, waiting, .. } = self;
         signal.take(|channel| {
             if !std::mem::replace(&mut is_ready[channel], true) {
                 ready.push_back(channel);
             }
+            waiting.set(channel, channels[channel].queued_bytes());
             granter.announce(channel, channels[channel].backlog());
         });
         if self.granter.has_grants() {
@@ -169,6 +186,8 @@ impl InputGate {
     #[inline]
     pub fn consume(&mut self, channel: usize, bytes: usize) {
         self.channels[channel].consume(bytes);
+        // There may be more since it was looked at last, which is told of by a signal to come.
+        self.waiting.set(channel, self.waiting.of[channel].saturating_sub(bytes as u64));
     }
 
     /// Stops reading a channel: it waits for a barrier on the others. Its credit runs out, and so does its sender's.
@@ -218,8 +237,73 @@ impl InputGate {
         (self.granter.outstanding(), self.granter.target())
     }
 
-    /// Bytes that wait to be read, about.
-    pub fn queued_bytes(&self) -> u64 {
-        self.channels.iter().map(ChannelReceiver::queued_bytes).sum()
+    /// Bytes that wait to be read, as far as senders have told, about: segments that are not begun count whole. It costs the
+    /// same however many channels there are.
+    pub fn queued_bytes(&mut self) -> u64 {
+        self.take_signals();
+        let Waiting { of, sum } = &self.waiting;
+        debug_assert_eq!(of.iter().sum::<u64>(), *sum, "the sum is that of the channels");
+        // What senders are adding right now is not told of yet.
+        debug_assert!(of.iter().zip(&self.channels).all(|(of, channel)| *of <= channel.queued_bytes()));
+        *sum
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        channel::{ChannelSender, GrantSignal, opened_channel},
+        segment::SegmentPool,
+    };
+
+    const SEGMENT: usize = 64;
+
+    #[test]
+    fn what_waits_is_known_without_looking_at_every_channel() {
+        for seed in 0..30 {
+            let mut rng = fastrand::Rng::with_seed(seed);
+            let count = rng.usize(1..100);
+            let pool = SegmentPool::new(SEGMENT, 64);
+            let granter =
+                Granter::new(SEGMENT as u64, rng.u64(2..300) * SEGMENT as u64, &vec![4 * SEGMENT as u64; count]);
+            let signal = Arc::new(GateSignal::new(count, Arc::default()));
+            let make = |index| {
+                let wakes = GrantSignal::Thread(Arc::default());
+                opened_channel(&pool, granter.opening(index), false, wakes, signal.clone(), index)
+            };
+            let (mut senders, receivers): (Vec<ChannelSender>, Vec<_>) = (0..count).map(make).unzip();
+            let mut gate = InputGate::with_granter(receivers, signal, granter);
+            let mut most = 0;
+            for _ in 0..2_000 {
+                let channel = rng.usize(0..count);
+                match rng.u32(0..8) {
+                    0..4 => {
+                        let sender = &mut senders[channel];
+                        if sender.resume() {
+                            let bytes = 8 * rng.usize(1..=SEGMENT / 8);
+                            if sender.room().0.len() < bytes {
+                                sender.next_segment();
+                            }
+                            *sender.room().1 += bytes;
+                            sender.flush();
+                        }
+                    }
+                    4..6 => {
+                        if let Some(channel) = gate.next_ready() {
+                            let bytes = gate.available(channel).len();
+                            gate.consume(channel, 8 * rng.usize(1..=bytes / 8));
+                            gate.rotate();
+                        }
+                    }
+                    6 => gate.block(channel),
+                    _ => gate.unblock(channel),
+                }
+                let walked: u64 = gate.channels.iter().map(ChannelReceiver::queued_bytes).sum();
+                assert_eq!(gate.queued_bytes(), walked, "seed {seed}");
+                most = most.max(walked);
+            }
+            assert!(most > 0, "seed {seed}: nothing ever waited");
+        }
     }
 }

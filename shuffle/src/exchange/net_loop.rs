@@ -200,8 +200,8 @@ impl NetLoop {
     }
 
     /// The numbers of peers.
-    pub(super) fn metrics(&self) -> Vec<(WorkerId, ShuffleMetrics)> {
-        let metrics = self.peers.iter().map(|(worker, peer)| {
+    pub(super) fn metrics(&mut self) -> Vec<(WorkerId, ShuffleMetrics)> {
+        let metrics = self.peers.iter_mut().map(|(worker, peer)| {
             let (credit_granted, credit_spent) = peer.link.credit();
             let backlog_bytes = peer.link.backlog();
             let connected = peer.connection.and_then(|index| self.connections[index].as_ref());
@@ -217,12 +217,16 @@ impl NetLoop {
         while let Ok(mail) = self.mails.try_recv() {
             match mail {
                 Mail::Attach { peer, address, channels } => self.attach(peer, address, *channels, now),
-                Mail::Detach(generation) => self.peers.values_mut().for_each(|peer| {
-                    peer.link.detach(generation);
-                    if peer.link.generations().next().is_none() {
-                        peer.connect_until = None;
+                Mail::Detach(generation) => {
+                    for peer in self.peers.values_mut() {
+                        peer.link.detach(generation);
+                        if peer.link.generations().next().is_none() {
+                            peer.connect_until = None;
+                        }
                     }
-                }),
+                    let workers: Vec<WorkerId> = self.peers.keys().copied().collect();
+                    workers.into_iter().for_each(|worker| self.expect_channels(worker));
+                }
                 Mail::Send { peer, event } => {
                     if let Some(peer) = self.peers.get_mut(&peer) {
                         peer.link.send(event);
@@ -241,6 +245,7 @@ impl NetLoop {
         peer.address = Some(address);
         peer.link.attach(channels);
         if peer.connection.is_some() {
+            self.expect_channels(worker);
             return;
         }
         peer.connect_until = Some(connect_until);
@@ -257,6 +262,17 @@ impl NetLoop {
                     Failure::new(format!("no connection to worker {} at {address} could be begun: {error}", worker.0));
                 (self.on_event)(ExchangeEvent::Lost { peer: worker, generations: vec![generation], failure });
             }
+        }
+    }
+
+    /// Lets the peer send on as many channels as were asked for.
+    fn expect_channels(&mut self, worker: WorkerId) {
+        let Some(peer) = self.peers.get(&worker) else { return };
+        let Some(index) = peer.connection else { return };
+        let count = peer.link.inlet_count();
+        if let Some(connected) = self.connections[index].as_mut().filter(|connected| connected.is_announced) {
+            connected.transport.expect_channels(count);
+            self.mark(index);
         }
     }
 
@@ -422,6 +438,7 @@ impl NetLoop {
             cipher = path.cipher,
             "connected"
         );
+        self.expect_channels(worker);
     }
 
     /// Moves what links have to say into their transports; whether there was anything.
@@ -441,6 +458,12 @@ impl NetLoop {
                 has_moved = true;
                 peer.metrics.sent_bytes += batch.bytes as u64;
                 transport.write(stream, batch);
+                if !std::mem::replace(&mut connected.is_due, true) {
+                    due.push(index);
+                }
+            }
+            for channel in peer.link.take_ended() {
+                transport.end_channel(channel);
                 if !std::mem::replace(&mut connected.is_due, true) {
                     due.push(index);
                 }

@@ -12,6 +12,7 @@ use millstream_model::{config::NetworkIo, deployment::ChannelToken, id::JobId};
 use super::*;
 use crate::{
     channel::{ChannelReceiver, ChannelSender, GrantSignal, channel},
+    credit::debloater::{Debloater, Debloating},
     gate::{GateSignal, InputGate},
     io::Io,
     segment::SegmentPool,
@@ -43,6 +44,7 @@ pub(crate) enum Over {
 pub(crate) struct Way {
     over: Over,
     io: NetworkIo,
+    lanes: u8,
 }
 
 impl From<Over> for Way {
@@ -53,11 +55,15 @@ impl From<Over> for Way {
 
 impl Over {
     const fn by_ring(self) -> Way {
-        Way { over: self, io: NetworkIo::Uring }
+        Way { over: self, io: NetworkIo::Uring, lanes: 4 }
     }
 
     const fn by_calls(self) -> Way {
-        Way { over: self, io: NetworkIo::Syscall }
+        Way { over: self, io: NetworkIo::Syscall, lanes: 4 }
+    }
+
+    const fn by_lanes(self, lanes: u8) -> Way {
+        Way { over: self, io: NetworkIo::Syscall, lanes }
     }
 }
 
@@ -68,7 +74,7 @@ impl Way {
 }
 
 /// Where there is no ring, all are by system calls: see the tests of `io`, which say so.
-const ALL: [Way; 7] = [
+const ALL: [Way; 11] = [
     Over::Quic.by_calls(),
     Over::Tls.by_calls(),
     Over::Plain.by_calls(),
@@ -76,10 +82,14 @@ const ALL: [Way; 7] = [
     Over::Quic.by_ring(),
     Over::Tls.by_ring(),
     Over::Plain.by_ring(),
+    Over::Quic.by_lanes(1),
+    Over::Quic.by_lanes(0),
+    Over::Tls.by_lanes(0),
+    Over::Plain.by_lanes(0),
 ];
 
-fn listener(over: Over, identity: Identity) -> Result<Box<dyn Listener>, BindError> {
-    let options = Options { lanes: 4, ..Options::default() };
+fn listener(over: Over, lanes: u8, identity: Identity) -> Result<Box<dyn Listener>, BindError> {
+    let options = Options { lanes, ..Options::default() };
     let any = "127.0.0.1:0".parse().unwrap();
     Ok(match over {
         Over::Quic => Box::new(QuicListener::bind(any, identity, options)?),
@@ -95,11 +105,11 @@ pub(crate) struct Node {
 }
 
 pub(crate) fn node(way: impl Into<Way>, ca: &ClusterCa, worker: u32, connect_timeout: Duration) -> Node {
-    let Way { over, io } = way.into();
+    let Way { over, io, lanes } = way.into();
     let identity = ca.issue(WorkerId(worker), SystemTime::now(), Duration::from_secs(3600)).unwrap();
-    let local = Local { job: JobId(7), worker: WorkerId(worker), lanes: 4 };
+    let local = Local { job: JobId(7), worker: WorkerId(worker), lanes };
     let config = ExchangeConfig { local, connect_timeout, io };
-    let listen: Listen = Box::new(move || listener(over, identity).map_err(io::Error::other));
+    let listen: Listen = Box::new(move || listener(over, lanes, identity).map_err(io::Error::other));
     let events = Arc::new(Mutex::new(Vec::new()));
     let seen = events.clone();
     let exchange = Exchange::start(config, listen, move |event| seen.lock().unwrap().push(event)).unwrap();
@@ -126,6 +136,18 @@ fn connect(
     count: usize,
     wakers: &[Arc<Waker>; 2],
 ) -> (Vec<ChannelSender>, InputGate) {
+    connect_windows(from, to, generation, &vec![WINDOW; count], wakers)
+}
+
+/// A channel for each of the windows, which it has at both ends.
+fn connect_windows(
+    from: (&Node, WorkerId),
+    to: (&Node, WorkerId),
+    generation: Generation,
+    windows: &[u64],
+    wakers: &[Arc<Waker>; 2],
+) -> (Vec<ChannelSender>, InputGate) {
+    let count = windows.len();
     let (pool_from, pool_to) = (SegmentPool::new(SEGMENT, 64), SegmentPool::new(SEGMENT, 64));
     let signal = |exchange: &Exchange, count| Arc::new(GateSignal::new(count, exchange.waker()));
     let outlet_signal = signal(&from.0.exchange, count);
@@ -133,14 +155,14 @@ fn connect(
     let gate_signal = Arc::new(GateSignal::new(count, wakers[1].clone()));
     let (mut senders, mut outlets, mut inlets) = (Vec::new(), Vec::new(), Vec::new());
     let mut readers: Vec<ChannelReceiver> = Vec::new();
-    for index in 0..count {
+    for (index, window) in windows.iter().copied().enumerate() {
         let key = ChannelKey { edge: 0, producer: 0, consumer: index as u32 };
         let wakes = GrantSignal::Thread(wakers[0].clone());
-        let (sender, outlet) = channel(&pool_from, WINDOW, wakes, outlet_signal.clone(), index);
+        let (sender, outlet) = channel(&pool_from, window, wakes, outlet_signal.clone(), index);
         senders.push(sender);
         outlets.push((key, outlet));
         let wakes = GrantSignal::Channel(grant_signal.clone(), index);
-        let (inlet, reader) = channel(&pool_to, WINDOW, wakes, gate_signal.clone(), index);
+        let (inlet, reader) = channel(&pool_to, window, wakes, gate_signal.clone(), index);
         inlets.push((key, inlet));
         readers.push(reader);
     }
@@ -360,6 +382,106 @@ fn a_worker_of_another_cluster_is_refused_by_both() {
         let events = one.events.lock().unwrap();
         let [ExchangeEvent::Lost { failure, .. }] = &events[..] else { panic!("{events:?}") };
         assert!(failure.message.contains("refused"), "{failure}");
+    }
+}
+
+/// A task that reads at a pace of its own, in a time that it makes up, from senders which send as much as they may.
+struct PacedTask {
+    senders: Vec<ChannelSender>,
+    gate: InputGate,
+    debloater: Debloater,
+    now: Instant,
+    read: u64,
+}
+
+impl PacedTask {
+    const STEP: Duration = Duration::from_millis(10);
+
+    /// Writes as much as there is room for; bytes that were written and not read.
+    fn fill(&mut self) -> u64 {
+        for sender in &mut self.senders {
+            while sender.resume() {
+                sender.next_segment();
+                let (room, filled) = sender.room();
+                *filled += room.len();
+            }
+        }
+        self.senders.iter().map(ChannelSender::sent_bytes).sum::<u64>() - self.read
+    }
+
+    /// Reads so many segments in a step, however long the network takes to bring them; what is under way then.
+    fn step(&mut self, segments: u64) -> u64 {
+        self.debloater.resume(self.now);
+        for _ in 0..segments {
+            let mut ready = None;
+            wait_until("a segment", || {
+                self.fill();
+                ready = self.gate.next_ready();
+                ready.is_some()
+            });
+            let channel = ready.expect("it was waited for");
+            let bytes = self.gate.available(channel).len();
+            assert_eq!(bytes, SEGMENT, "whole segments are written");
+            self.gate.consume(channel, bytes);
+            self.gate.rotate();
+            self.debloater.read(bytes as u64);
+            self.read += bytes as u64;
+        }
+        self.now += PacedTask::STEP;
+        if let Some(bytes) = self.debloater.look(self.now) {
+            self.gate.set_target(bytes);
+        }
+        self.fill()
+    }
+}
+
+#[test]
+fn what_is_under_way_to_a_slow_task_is_what_it_reads_in_a_second_and_all_there_is_room_for_to_a_fast_one() {
+    const WINDOW_SEGMENTS: u64 = 256;
+    const CHANNELS: u64 = 2;
+    let segment = SEGMENT as u64;
+    for way in [Over::Quic.by_calls(), Over::Tls.by_ring(), Over::Plain.by_calls(), Over::Quic.by_lanes(0)] {
+        let ca = ca();
+        let (one, two) = (node(way, &ca, 1, Duration::from_secs(20)), node(way, &ca, 2, Duration::from_secs(20)));
+        let wakers = [Arc::default(), Arc::default()];
+        let windows = [WINDOW_SEGMENTS * segment; CHANNELS as usize];
+        let sides = ((&one, WorkerId(1)), (&two, WorkerId(2)));
+        let (senders, gate) = connect_windows(sides.0, sides.1, Generation(1), &windows, &wakers);
+        // Half of a second for each end of the channels, as a task's gate has it.
+        let debloating = Debloating {
+            target: Duration::from_millis(500),
+            period: Duration::from_millis(200),
+            threshold_percent: 25,
+        };
+        let debloater = Debloater::new(debloating, gate.promised().1);
+        let mut task = PacedTask { senders, gate, debloater, now: Instant::now(), read: 0 };
+
+        // Both windows are full, but for what is on its way back.
+        let room = 2 * CHANNELS * WINDOW_SEGMENTS * segment;
+        wait_until("full windows", || task.fill() > room * 3 / 4);
+        wait_until("full windows of a fast task", || task.step(100) > room * 3 / 4);
+
+        // A segment in each step, so a hundred in a second; what is said may be a quarter off, and of each channel there is
+        // one segment that is being read, one that waits for room, and the two that are left to every sender.
+        let slow = segment * 100 * 5 / 4 + CHANNELS * 4 * segment;
+        assert!(slow < room / 4, "it is little");
+        wait_until("a slow task", || task.step(1) <= slow);
+        for _ in 0..500 {
+            let under_way = task.step(1);
+            assert!(
+                under_way <= slow,
+                "{way:?}: {under_way} bytes are under way to a task that reads {slow} in a second"
+            );
+        }
+        // It stops altogether: so do its senders.
+        for _ in 0..1_000 {
+            let under_way = task.fill();
+            assert!(under_way <= slow, "{way:?}: {under_way} bytes are under way to a task that has stopped");
+        }
+        wait_until("full windows of a task that is fast again", || task.step(100) > room * 3 / 4);
+        for node in [&one, &two] {
+            assert_eq!(*node.events.lock().unwrap(), []);
+        }
     }
 }
 

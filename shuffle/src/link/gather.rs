@@ -49,6 +49,14 @@ impl Gather {
         }
     }
 
+    /// Like the calls that `frames` makes, but with memory that many share: each would keep its own half empty.
+    pub(super) fn with(&mut self, memory: &mut BytesMut, frames: impl FnOnce(&mut Gather)) {
+        std::mem::swap(&mut self.open, memory);
+        frames(self);
+        self.close_open();
+        std::mem::swap(&mut self.open, memory);
+    }
+
     fn close_open(&mut self) {
         if !self.open.is_empty() {
             self.batch.push(self.open.split().freeze());

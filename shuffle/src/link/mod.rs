@@ -16,6 +16,7 @@
 
 mod gather;
 mod inlets;
+mod lanes;
 mod outlets;
 #[cfg(test)]
 mod tests;
@@ -31,7 +32,7 @@ use millstream_model::{
     job_graph::Codec,
 };
 
-use self::{gather::Gather, inlets::Inlets, outlets::Outlets};
+use self::{gather::Gather, inlets::Inlets, lanes::Lanes, outlets::Outlets};
 use crate::{
     channel::{ChannelReceiver, ChannelSender},
     gate::GateSignal,
@@ -53,7 +54,7 @@ const EARLY_MAX: usize = 1 << 20;
 pub struct Local {
     pub job: JobId,
     pub worker: WorkerId,
-    /// Streams that data is spread over.
+    /// Streams that data is spread over, at both ends of each connection; 0 for a stream per channel.
     pub lanes: u8,
 }
 
@@ -95,8 +96,10 @@ pub enum Violation {
     Greeting,
     #[error("it is ahead of this side by more than {EARLY_MAX} channels and events")]
     TooEager,
-    #[error("it uses lane {0}, which this side does not have")]
-    UnknownLane(u8),
+    #[error("it sends on {stream:?} where shuffle.quic.lanes is {lanes}: both sides take it from the job")]
+    OtherLanes { stream: Stream, lanes: u8 },
+    #[error("a frame of channel {channel} came on the stream of channel {of}")]
+    OtherChannel { channel: u32, of: u32 },
 }
 
 /// The state of one connection.
@@ -104,7 +107,8 @@ pub struct Link {
     local: Local,
     peer: WorkerId,
     control: Gather,
-    lanes: Vec<Gather>,
+    lanes: Lanes,
+    /// Of the streams that were used; those of channels until they are closed here.
     decoders: HashMap<Stream, Decoder>,
     core: Core,
 }
@@ -125,6 +129,10 @@ struct Core {
     next_channel: u32,
     events: Vec<LinkEvent>,
     answers: Vec<Message>,
+    /// The channel whose own stream the next bytes are of, if there are such streams.
+    arriving: Option<u32>,
+    /// Outlets whose streams end, where each has its own.
+    ended: Vec<u32>,
 }
 
 struct Channels {
@@ -139,7 +147,7 @@ impl Link {
     pub fn new(local: Local, peer: WorkerId) -> Link {
         let mut control = Gather::default();
         control.message(&Message::Hello(Hello { version: PROTOCOL_VERSION, job: local.job, worker: local.worker }));
-        let lanes = (0..local.lanes.max(1)).map(|_| Gather::default()).collect();
+        let lanes = Lanes::new(local.lanes);
         let core = Core {
             local: local.clone(),
             peer,
@@ -152,6 +160,8 @@ impl Link {
             next_channel: 1,
             events: Vec::new(),
             answers: Vec::new(),
+            arriving: None,
+            ended: Vec::new(),
         };
         Link { local, peer, control, lanes, decoders: HashMap::new(), core }
     }
@@ -190,10 +200,13 @@ impl Link {
         let kept = core.deployments.split_off(&Generation(generation.0 + 1));
         for (_, channels) in std::mem::replace(&mut core.deployments, kept) {
             let first = channels.inlets.first_channel;
-            (first..first + channels.inlets.len() as u32)
-                .for_each(|channel| self.control.message(&Message::Close { channel }));
+            for channel in first..first + channels.inlets.len() as u32 {
+                self.control.message(&Message::Close { channel });
+                self.decoders.remove(&Stream::Channel(channel));
+            }
         }
-        core.outlets.retain(|_, (of, _)| *of > generation);
+        let ended = core.outlets.extract_if(|_, (of, _)| *of <= generation).map(|(channel, _)| channel);
+        core.ended.extend(ended);
         core.early.retain(|(of, _), _| *of > generation);
     }
 
@@ -212,11 +225,20 @@ impl Link {
     /// # Errors
     /// If the peer breaks the rules; the link is of no use after that.
     pub fn on_bytes(&mut self, stream: Stream, bytes: &[u8]) -> Result<(), Violation> {
-        if let Stream::Lane(lane) = stream
-            && lane >= self.local.lanes.max(1)
-        {
-            return Err(Violation::UnknownLane(lane));
-        }
+        self.core.arriving = match stream {
+            Stream::Control => None,
+            Stream::Lane(lane) if lane < self.local.lanes => None,
+            Stream::Channel(channel) if self.lanes.are_channels() => {
+                if self.core.inlet(channel)?.is_none() {
+                    // What was under way when it was closed is on no other stream, and of no use.
+                    return Ok(());
+                }
+                Some(channel)
+            }
+            Stream::Lane(_) | Stream::Channel(_) => {
+                return Err(Violation::OtherLanes { stream, lanes: self.local.lanes });
+            }
+        };
         let decoder = self.decoders.entry(stream).or_default();
         let fed = decoder.feed(bytes, stream == Stream::Control, &mut self.core);
         self.say_answers();
@@ -238,15 +260,23 @@ impl Link {
             channels.inlets.take_grants(|grant| self.control.message(&grant));
         }
         for channels in self.core.deployments.values_mut() {
-            let room = |lane| room(Stream::Lane(lane as u8));
-            channels.outlets.pump(&mut self.lanes, room, |backlog| self.control.message(&backlog));
+            channels.outlets.pump(&mut self.lanes, &room, |backlog| self.control.message(&backlog));
         }
         if self.control.bytes() > 0 {
             hand_over(Stream::Control, self.control.take());
         }
-        for (lane, gather) in self.lanes.iter_mut().enumerate().filter(|(_, gather)| gather.bytes() > 0) {
-            hand_over(Stream::Lane(lane as u8), gather.take());
-        }
+        self.lanes.take(hand_over);
+    }
+
+    /// Channels on whose own streams nothing follows what was handed over.
+    pub fn take_ended(&mut self) -> impl Iterator<Item = u32> {
+        let has_streams = self.lanes.are_channels();
+        self.core.ended.drain(..).filter(move |_| has_streams)
+    }
+
+    /// How many channels come from the peer.
+    pub fn inlet_count(&self) -> u32 {
+        self.core.deployments.values().map(|channels| channels.inlets.len() as u32).sum()
     }
 
     /// Whether a channel has something to send and no credit for it.
@@ -255,8 +285,8 @@ impl Link {
     }
 
     /// Bytes that wait here for credit or room, about.
-    pub fn backlog(&self) -> u64 {
-        self.core.deployments.values().map(|channels| channels.outlets.backlog()).sum()
+    pub fn backlog(&mut self) -> u64 {
+        self.core.deployments.values_mut().map(|channels| channels.outlets.backlog()).sum()
     }
 
     /// Room that the peer has granted, and what was used of it, in bytes.
@@ -330,6 +360,9 @@ impl FrameSink for Core {
 
     fn data_begins(&mut self, header: Header) -> Result<(), Violation> {
         let Header { channel, opens_segment, ends_segment, length, .. } = header;
+        if let Some(of) = self.arriving.filter(|of| *of != channel) {
+            return Err(Violation::OtherChannel { channel, of });
+        }
         let Some((inlets, index)) = self.inlet(channel)? else { return Ok(()) };
         let begun = inlets.begin(index, opens_segment, ends_segment, length as usize);
         begun.map_err(|broken| Violation::Channel { channel, broken })
@@ -380,7 +413,7 @@ impl FrameSink for Core {
                 if let Some((outlets, index)) = self.outlet(channel) {
                     outlets.close(index);
                 }
-                self.outlets.remove(&channel);
+                self.ended.extend(self.outlets.remove(&channel).map(|_| channel));
             }
             // Its deployment is on its way.
             Message::Event(event) if event.generation > self.newest => self.early_events.push(event),

@@ -6,20 +6,21 @@ use crate::{
     channel::ChannelReceiver,
     credit::{Grant, Spender},
     gate::{GateSignal, InputGate},
+    transport::Stream,
     wire::{
         Header, Kind,
         message::{ChannelKey, Message},
     },
 };
 
-use super::gather::Gather;
+use super::lanes::Lanes;
 
 /// The sending ends, in the order of their keys.
 pub(super) struct Outlets {
     pub(super) keys: Vec<ChannelKey>,
     gate: InputGate,
     states: Vec<State>,
-    /// Without room on their lane; looked at again when there may be some.
+    /// Without room on the connection; looked at again when there may be some.
     stalled: Vec<usize>,
     /// How many have something to send and no credit for it.
     starved: usize,
@@ -83,14 +84,14 @@ impl Outlets {
         self.gate.unblock(index);
     }
 
-    /// Moves what was written into the lanes, in turns, as far as there is credit and `room` on the lane. Where credit is
-    /// missing, the receiver is told how much waits.
-    pub(super) fn pump(&mut self, lanes: &mut [Gather], room: impl Fn(usize) -> usize, mut tell: impl FnMut(Message)) {
+    /// Moves what was written into the lanes, in turns, as far as there is credit and `room`, which all lanes share. Where
+    /// credit is missing, the receiver is told how much waits.
+    pub(super) fn pump(&mut self, lanes: &mut Lanes, room: impl Fn(Stream) -> usize, mut tell: impl FnMut(Message)) {
         for index in self.stalled.drain(..) {
             self.gate.unblock(index);
         }
         while let Some(index) = self.gate.next_ready() {
-            let lane = self.keys[index].consumer as usize % lanes.len();
+            let consumer = self.keys[index].consumer;
             let is_fresh = self.gate.channel(index).is_fresh();
             match &mut self.states[index] {
                 State::Unasked => {
@@ -102,7 +103,8 @@ impl Outlets {
                     self.gate.consume(index, bytes);
                 }
                 State::Open { channel, spender, is_starved, is_lent, has_segment } => {
-                    if lanes[lane].bytes() >= room(lane) {
+                    let stream = lanes.stream(*channel, consumer);
+                    if lanes.bytes() >= room(stream) {
                         self.gate.block(index);
                         self.stalled.push(index);
                         continue;
@@ -116,7 +118,7 @@ impl Outlets {
                         }
                         // The end of a segment goes with the next one, which cannot go before this one is freed, perhaps.
                         if std::mem::take(has_segment) {
-                            lanes[lane].end_of_segment(*channel);
+                            lanes.end_of_segment(stream, *channel);
                         }
                         self.gate.block(index);
                         continue;
@@ -131,7 +133,7 @@ impl Outlets {
                         length: length as u32,
                     };
                     *has_segment = !*is_lent;
-                    lanes[lane].data(header, part);
+                    lanes.data(stream, header, part);
                     self.gate.consume(index, length);
                 }
             }
@@ -144,7 +146,7 @@ impl Outlets {
     }
 
     /// Bytes that wait here for credit or room, about.
-    pub(super) fn backlog(&self) -> u64 {
+    pub(super) fn backlog(&mut self) -> u64 {
         self.gate.queued_bytes()
     }
 

@@ -27,8 +27,15 @@ impl Random {
     }
 }
 
-fn local(worker: u32) -> Local {
-    Local { job: JobId(1), worker: WorkerId(worker), lanes: 3 }
+/// How many lanes there are: one, some, or one for each channel.
+const LANES: [u8; 3] = [1, 3, 0];
+
+fn local(worker: u32, lanes: u8) -> Local {
+    Local { job: JobId(1), worker: WorkerId(worker), lanes }
+}
+
+fn pair(lanes: u8) -> (Link, Link) {
+    (Link::new(local(1, lanes), WorkerId(2)), Link::new(local(2, lanes), WorkerId(1)))
 }
 
 fn key(index: usize) -> ChannelKey {
@@ -140,9 +147,9 @@ fn read(gate: &mut InputGate, channel: usize, expected: &mut u64) {
 
 #[test]
 fn every_element_arrives_once_and_in_order_whatever_the_streams_do() {
-    for seed in 1..60 {
+    for seed in 1..90 {
         let mut random = Random(seed * 0x9e37_79b9);
-        let (mut a, mut b) = (Link::new(local(1), WorkerId(2)), Link::new(local(2), WorkerId(1)));
+        let (mut a, mut b) = pair(LANES[seed as usize % LANES.len()]);
         let count = 1 + random.below(70) as usize;
         // From room for all to room for hardly any.
         let pool = [1000, 40, 10, 2][random.below(4) as usize];
@@ -197,7 +204,11 @@ fn exchange(a: &mut Link, b: &mut Link, there: &mut Wire, back: &mut Wire, rando
 
 #[test]
 fn a_task_takes_from_thousands_of_channels_within_the_room_of_its_gate_and_from_each() {
-    let (mut a, mut b) = (Link::new(local(1), WorkerId(2)), Link::new(local(2), WorkerId(1)));
+    LANES.into_iter().for_each(takes_from_thousands_of_channels);
+}
+
+fn takes_from_thousands_of_channels(lanes: u8) {
+    let (mut a, mut b) = pair(lanes);
     let (count, pool) = (3_000_usize, 1024);
     let granter = Granter::new(SEGMENT as u64, pool * SEGMENT as u64, &vec![8 * SEGMENT as u64; count]);
     let mut tasks = connect_gate(&mut a, &mut b, &granter, count);
@@ -246,7 +257,7 @@ fn a_task_takes_from_thousands_of_channels_within_the_room_of_its_gate_and_from_
 fn a_peer_is_told_of_room_as_soon_as_it_may_lack_it() {
     // Four of sixteen segments are read: no news as long as twelve are left. Then the target becomes one segment, so that
     // reading those twelve grants nothing.
-    let (mut a, mut b) = (Link::new(local(1), WorkerId(2)), Link::new(local(2), WorkerId(1)));
+    let (mut a, mut b) = pair(3);
     let mut tasks = connect(&mut a, &mut b, 1, 16 * SEGMENT as u64);
     let (mut there, mut back, mut random) = (Wire::default(), Wire::default(), Random(3));
     let (mut written, mut seen, mut rounds) = (0, 0, 0);
@@ -272,9 +283,64 @@ fn a_peer_is_told_of_room_as_soon_as_it_may_lack_it() {
 }
 
 #[test]
+fn a_sender_that_is_told_to_keep_less_in_front_of_the_connection_stops_there_and_goes_on_when_it_may() {
+    const WINDOW: u64 = 16;
+    let segment = SEGMENT as u64;
+    for seed in 1..40 {
+        let mut random = Random(seed * 0x9e37_79b9);
+        let (mut a, mut b) = pair(3);
+        let mut tasks = connect(&mut a, &mut b, 1, WINDOW * segment);
+        let (mut granted, mut limit, mut written, mut taken) = (0, WINDOW, 0_u64, 0_u64);
+        for message in said(&mut b) {
+            if let Message::Open(open) = &message {
+                granted = open.granted.0 / segment;
+            }
+            a.on_bytes(Stream::Control, &encoded(&message)).unwrap();
+        }
+        // What the writer may have written in all: what was promised before the limit was lowered is not taken back.
+        let mut promised = WINDOW;
+        for _ in 0..3_000 {
+            match random.below(3) {
+                0 => {
+                    while tasks.writers[0].resume() {
+                        tasks.writers[0].next_segment();
+                        let (room, filled) = tasks.writers[0].room();
+                        *filled += room.len();
+                        written += 1;
+                    }
+                    // The last of them waits for room.
+                    assert_eq!(written - 1, promised, "seed {seed}: {taken} have gone, {limit} may be here");
+                }
+                1 => a.pump(
+                    |_| usize::MAX,
+                    |stream, batch| {
+                        if stream != Stream::Control {
+                            taken += (batch.bytes / SEGMENT) as u64;
+                        }
+                    },
+                ),
+                _ => {
+                    granted += random.below(4);
+                    let share = [0, 1, 5, WINDOW - 1, WINDOW, u64::MAX / segment][random.below(6) as usize];
+                    limit = share.clamp(1, WINDOW);
+                    let total = Grant(granted * segment);
+                    a.on_bytes(
+                        Stream::Control,
+                        &encoded(&Message::Grant { channel: 1, total, share: share * segment }),
+                    )
+                    .unwrap();
+                }
+            }
+            promised = promised.max(taken + limit);
+        }
+        assert!(taken > 500, "seed {seed}: {taken} segments have gone");
+    }
+}
+
+#[test]
 fn an_announcement_for_a_channel_that_never_was_is_a_violation_and_for_a_closed_one_none() {
     let mut link = greeted();
-    let mut peer = Link::new(local(1), WorkerId(2));
+    let mut peer = Link::new(local(1, 3), WorkerId(2));
     let _tasks = connect(&mut peer, &mut link, 1, 512);
     let backlog = |channel, total| encoded(&Message::Backlog { channel, total: Backlog(total) });
     assert_eq!(link.on_bytes(Stream::Control, &backlog(2, 1)), Err(Violation::UnknownChannel(2)));
@@ -287,7 +353,11 @@ fn an_announcement_for_a_channel_that_never_was_is_a_violation_and_for_a_closed_
 
 #[test]
 fn a_channel_whose_task_does_not_read_holds_up_no_other() {
-    let (mut a, mut b) = (Link::new(local(1), WorkerId(2)), Link::new(local(2), WorkerId(1)));
+    LANES.into_iter().for_each(holds_up_no_other);
+}
+
+fn holds_up_no_other(lanes: u8) {
+    let (mut a, mut b) = pair(lanes);
     let mut tasks = connect(&mut a, &mut b, 2, 4 * SEGMENT as u64);
     let (mut there, mut back, mut random) = (Wire::default(), Wire::default(), Random(7));
     tasks.gate.block(0);
@@ -315,7 +385,11 @@ fn a_channel_whose_task_does_not_read_holds_up_no_other() {
 
 /// A link that has greeted, and what a peer would write to it.
 fn greeted() -> Link {
-    let mut link = Link::new(local(2), WorkerId(1));
+    greeted_by(3)
+}
+
+fn greeted_by(lanes: u8) -> Link {
+    let mut link = Link::new(local(2, lanes), WorkerId(1));
     link.on_bytes(Stream::Control, &encoded(&hello(1))).unwrap();
     link
 }
@@ -359,26 +433,26 @@ fn said(link: &mut Link) -> Vec<Message> {
 
 #[test]
 fn a_peer_that_is_another_one_or_says_nothing_is_refused() {
-    let mut link = Link::new(local(2), WorkerId(1));
+    let mut link = Link::new(local(2, 3), WorkerId(1));
     assert_eq!(
         link.on_bytes(Stream::Control, &encoded(&Message::Close { channel: 1 })),
         Err(Violation::Greeting),
         "before any greeting"
     );
-    let mut link = Link::new(local(2), WorkerId(1));
+    let mut link = Link::new(local(2, 3), WorkerId(1));
     let other = link.on_bytes(Stream::Control, &encoded(&hello(9))).unwrap_err();
     assert!(other.to_string().contains("WorkerId(9)"), "{other}");
     assert_eq!(greeted().on_bytes(Stream::Control, &encoded(&hello(1))), Err(Violation::Greeting));
     let mut version = encoded(&hello(1));
     version[crate::wire::HEADER_BYTES] = 77;
-    let error = Link::new(local(2), WorkerId(1)).on_bytes(Stream::Control, &version).unwrap_err();
+    let error = Link::new(local(2, 3), WorkerId(1)).on_bytes(Stream::Control, &version).unwrap_err();
     assert!(error.to_string().contains("version 77"), "{error}");
 }
 
 #[test]
 fn channels_are_refused_with_the_reason() {
     let mut link = greeted();
-    let mut unused = Link::new(local(1), WorkerId(2));
+    let mut unused = Link::new(local(1, 3), WorkerId(2));
     let _tasks = connect(&mut link, &mut unused, 2, 512);
     let open = |channel, generation: Generation, token, key, segment_bytes| {
         Message::Open(Open {
@@ -414,14 +488,14 @@ fn channels_are_refused_with_the_reason() {
 
 #[test]
 fn a_channel_that_is_asked_for_early_is_served_when_it_is_there() {
-    let (mut a, mut b) = (Link::new(local(1), WorkerId(2)), Link::new(local(2), WorkerId(1)));
+    let (mut a, mut b) = pair(3);
     let (mut there, mut back, mut random) = (Wire::default(), Wire::default(), Random(5));
-    let mut never_attached = Link::new(local(1), WorkerId(2));
+    let mut never_attached = Link::new(local(1, 3), WorkerId(2));
     let mut early = connect(&mut never_attached, &mut b, 1, 512);
     back.pump(&mut b, usize::MAX);
     while back.deliver(&mut a, &mut random).unwrap() {}
     // Now the outlet arrives at `a`; `connect` also attaches to a link that nobody looks at.
-    let mut nobody = Link::new(local(2), WorkerId(1));
+    let mut nobody = Link::new(local(2, 3), WorkerId(1));
     let mut tasks = connect(&mut a, &mut nobody, 1, 512);
     write(&mut tasks.writers[0], 0, 64);
     tasks.writers[0].flush();
@@ -437,7 +511,7 @@ fn a_channel_that_is_asked_for_early_is_served_when_it_is_there() {
 fn a_sender_that_breaks_the_rules_of_a_channel_is_noticed() {
     let begin = || {
         let mut link = greeted();
-        let mut peer = Link::new(local(1), WorkerId(2));
+        let mut peer = Link::new(local(1, 3), WorkerId(2));
         let tasks = connect(&mut peer, &mut link, 1, 512);
         (link, tasks)
     };
@@ -457,13 +531,79 @@ fn a_sender_that_breaks_the_rules_of_a_channel_is_noticed() {
     assert_eq!(broken(link.on_bytes(lane, &data(1, true, 64))), Broken::WithoutCredit);
     let (mut link, _tasks) = begin();
     assert_eq!(link.on_bytes(lane, &data(2, true, 64)), Err(Violation::UnknownChannel(2)));
-    assert_eq!(greeted().on_bytes(Stream::Lane(3), &data(1, true, 64)), Err(Violation::UnknownLane(3)));
+}
+
+#[test]
+fn streams_that_this_side_does_not_have_are_refused() {
+    for (stream, lanes) in [
+        (Stream::Lane(3), 3),
+        (Stream::Lane(1), 1),
+        (Stream::Lane(0), 0),
+        (Stream::Channel(1), 1),
+        (Stream::Channel(1), 3),
+    ] {
+        let refused = greeted_by(lanes).on_bytes(stream, &data(1, true, 64));
+        assert_eq!(refused, Err(Violation::OtherLanes { stream, lanes }));
+    }
+}
+
+#[test]
+fn a_channels_own_stream_carries_its_frames_alone_and_ends_with_it() {
+    let (mut link, mut peer) = (greeted_by(0), Link::new(local(1, 0), WorkerId(2)));
+    let _tasks = connect(&mut peer, &mut link, 2, 512);
+    let own = Stream::Channel(1);
+    link.on_bytes(own, &data(1, true, 64)).unwrap();
+    assert_eq!(link.on_bytes(own, &data(2, true, 64)), Err(Violation::OtherChannel { channel: 2, of: 1 }));
+    assert_eq!(link.on_bytes(Stream::Channel(3), &data(3, true, 64)), Err(Violation::UnknownChannel(3)));
+    assert_eq!(link.inlet_count(), 2);
+
+    // The receiver closes a channel in the middle of a frame; the rest of its stream is of no use.
+    let (mut link, mut peer) = (greeted_by(0), Link::new(local(1, 0), WorkerId(2)));
+    let mut tasks = connect(&mut peer, &mut link, 2, 512);
+    peer.on_bytes(Stream::Control, &encoded(&hello(2))).unwrap();
+    for message in said(&mut link).iter().filter(|message| matches!(message, Message::Open(_))) {
+        peer.on_bytes(Stream::Control, &encoded(message)).unwrap();
+    }
+    write(&mut tasks.writers[0], 0, 64);
+    tasks.writers[0].flush();
+    let mut sent = Vec::new();
+    peer.pump(|_| usize::MAX, |stream, batch| sent.push((stream, batch.bytes)));
+    assert_eq!(sent[1..], [(own, crate::wire::HEADER_BYTES + 64)]);
+    assert_eq!(peer.take_ended().count(), 0);
+    link.on_bytes(own, &data(1, true, 64)[..30]).unwrap();
+    link.detach(GENERATION);
+    assert!(link.decoders.keys().all(|stream| *stream == Stream::Control), "{:?}", link.decoders.keys());
+    link.on_bytes(own, b"the rest is never looked at").unwrap();
+    for message in said(&mut link) {
+        peer.on_bytes(Stream::Control, &encoded(&message)).unwrap();
+    }
+    assert_eq!(peer.take_ended().collect::<Vec<_>>(), [1, 2]);
+    assert!(peer.lanes.is_empty(), "channels that have nothing keep no memory");
+}
+
+#[test]
+fn a_sender_that_ends_first_ends_the_streams_of_its_channels() {
+    let (mut link, mut peer) = (greeted_by(0), Link::new(local(1, 0), WorkerId(2)));
+    let _tasks = connect(&mut peer, &mut link, 2, 512);
+    peer.on_bytes(Stream::Control, &encoded(&hello(2))).unwrap();
+    for message in said(&mut link).iter().filter(|message| matches!(message, Message::Open(_))) {
+        peer.on_bytes(Stream::Control, &encoded(message)).unwrap();
+    }
+    peer.detach(GENERATION);
+    let mut ended: Vec<u32> = peer.take_ended().collect();
+    ended.sort_unstable();
+    assert_eq!(ended, [1, 2]);
+    link.detach(GENERATION);
+    for message in said(&mut link) {
+        peer.on_bytes(Stream::Control, &encoded(&message)).unwrap();
+    }
+    assert_eq!(peer.take_ended().count(), 0);
 }
 
 #[test]
 fn what_arrives_for_a_closed_channel_is_thrown_away() {
     let mut link = greeted();
-    let mut peer = Link::new(local(1), WorkerId(2));
+    let mut peer = Link::new(local(1, 3), WorkerId(2));
     let _tasks = connect(&mut peer, &mut link, 1, 512);
     said(&mut link);
     let frame = data(1, true, 64);

@@ -7,6 +7,7 @@ use super::Stream;
 const MAGIC: [u8; 5] = *b"MILL\x01";
 const CONTROL: u8 = 0;
 const LANE: u8 = 1;
+const CHANNEL: u8 = 2;
 const AES_128_GCM: u8 = 1;
 const CHACHA20_POLY1305: u8 = 2;
 
@@ -19,6 +20,8 @@ pub enum Preamble {
     /// The control stream.
     Hello(Hello),
     Lane(u8),
+    /// A channel's own stream; by the number that its receiver has given it.
+    Channel(u32),
 }
 
 /// What a peer tells of itself.
@@ -53,6 +56,10 @@ impl Preamble {
                 bytes[5] = LANE;
                 bytes[6] = lane;
             }
+            Preamble::Channel(channel) => {
+                bytes[5] = CHANNEL;
+                bytes[8..12].copy_from_slice(&channel.to_le_bytes());
+            }
         }
         bytes
     }
@@ -60,15 +67,16 @@ impl Preamble {
     /// # Errors
     /// If the bytes are not a preamble of this version.
     pub fn decode(bytes: [u8; PREAMBLE_BYTES]) -> Result<Self, NoPreamble> {
-        let window = u32::from_le_bytes([bytes[8], bytes[9], bytes[10], bytes[11]]);
+        let number = u32::from_le_bytes([bytes[8], bytes[9], bytes[10], bytes[11]]);
         let cipher = match bytes[6] {
             AES_128_GCM => "TLS13_AES_128_GCM_SHA256",
             CHACHA20_POLY1305 => "TLS13_CHACHA20_POLY1305_SHA256",
             _ => "unknown",
         };
         let preamble = match bytes[5] {
-            CONTROL => Preamble::Hello(Hello { window, cipher }),
+            CONTROL => Preamble::Hello(Hello { window: number, cipher }),
             LANE => Preamble::Lane(bytes[6]),
+            CHANNEL => Preamble::Channel(number),
             _ => return Err(NoPreamble(bytes)),
         };
         if preamble.encode() == bytes { Ok(preamble) } else { Err(NoPreamble(bytes)) }
@@ -78,6 +86,7 @@ impl Preamble {
         match self {
             Preamble::Hello(_) => Stream::Control,
             Preamble::Lane(lane) => Stream::Lane(lane),
+            Preamble::Channel(channel) => Stream::Channel(channel),
         }
     }
 }
@@ -89,10 +98,11 @@ mod tests {
     #[test]
     fn a_preamble_survives_the_wire_and_one_wrong_bit_does_not() {
         let hello = Hello { window: 4 << 20, cipher: "TLS13_AES_128_GCM_SHA256" };
-        for preamble in [Preamble::Hello(hello), Preamble::Lane(0), Preamble::Lane(255)] {
+        let channel = Preamble::Channel(0x0102_0304);
+        for preamble in [Preamble::Hello(hello), Preamble::Lane(0), Preamble::Lane(255), channel] {
             let bytes = preamble.encode();
             assert_eq!(Preamble::decode(bytes), Ok(preamble));
-            // The kind, the lane and the window may become others.
+            // The kind, the lane, the window and the channel may become others.
             for byte in [0, 1, 2, 3, 4, 7, 12, 15] {
                 let mut wrong = bytes;
                 wrong[byte] ^= 1 << (byte % 8);

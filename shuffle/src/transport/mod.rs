@@ -4,8 +4,9 @@
 //!  net loop ──► Transport::write(stream, batch) ──► transmit ──► socket ═══ socket ──► receive ──► read(stream, bytes)
 //! ```
 //! A transport never blocks and has no thread: the net loop drives it, on one thread at a time, tells it the time, and
-//! waits for its socket and its deadline. What it asks of its socket it may ask together with others: see [`io`](crate::io). Each has one control stream, which goes first, and lanes, which share what is left. Bytes of one stream
-//! arrive once and in order; streams overtake each other.
+//! waits for its socket and its deadline. What it asks of its socket it may ask together with others: see [`io`](crate::io).
+//! Each has one control stream, which goes first, and lanes, which share what is left; or, in their place, a stream for each
+//! channel. Bytes of one stream arrive once and in order; streams overtake each other.
 //!
 //! | Look here for | module |
 //! |---|---|
@@ -44,7 +45,10 @@ const JOINED_CHUNK_BYTES: usize = 32 << 10;
 pub enum Stream {
     /// Goes before everything else.
     Control,
+    /// Shared by channels.
     Lane(u8),
+    /// Of one channel alone, by the number that its receiver has given it.
+    Channel(u32),
 }
 
 /// Where a connection stands.
@@ -153,10 +157,13 @@ pub trait Transport: Send {
 
     /// Queues frames. Long chunks are kept by reference until they are sent and, where the transport repeats what is lost,
     /// acknowledged; short ones are copied together.
-    ///
-    /// # Panics
-    /// If the options have no such lane.
     fn write(&mut self, stream: Stream, batch: Batch);
+
+    /// Nothing more is written to a channel's own stream: it ends with what is queued, and the peer may open another one.
+    fn end_channel(&mut self, channel: u32);
+
+    /// How many channels the peer may send on, where each has a stream of its own. Memory is kept for as many.
+    fn expect_channels(&mut self, count: u32);
 
     /// Sends as much as can be sent now.
     fn transmit(&mut self, now: Instant);

@@ -5,7 +5,7 @@ use std::time::Duration;
 /// The settings of a listener and of all its connections.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Options {
-    /// Lanes that this side sends on, per connection. The peer's number may differ.
+    /// Lanes that each side sends on, per connection, and the peer may not have more; 0 for a stream per channel.
     pub lanes: u8,
     /// The most bytes of a connection that are queued or under way, unless a socket buffer can hold less.
     pub window: usize,

@@ -44,6 +44,14 @@ pub enum Kind {
 impl Kind {
     const ALL: [Kind; 8] =
         [Kind::Data, Kind::Hello, Kind::Open, Kind::Refused, Kind::Grant, Kind::Close, Kind::Event, Kind::Backlog];
+
+    /// Whether the header names a channel. What Open is about is in its payload, with all else that it says of it.
+    fn is_about_a_channel(self) -> bool {
+        match self {
+            Kind::Data | Kind::Refused | Kind::Grant | Kind::Close | Kind::Backlog => true,
+            Kind::Hello | Kind::Open | Kind::Event => false,
+        }
+    }
 }
 
 /// The start of a frame: kind (1 byte), flags (1), zero (2), channel (4), length of the payload (4), little-endian.
@@ -67,6 +75,10 @@ pub enum Malformed {
     UnknownKind(u8),
     #[error("flags {flags:#x} of a {kind:?} frame are unknown")]
     UnknownFlags { kind: Kind, flags: u8 },
+    #[error("bytes 2 and 3 of a {kind:?} frame are {bytes:02x?}, and not zero")]
+    NotZero { kind: Kind, bytes: [u8; 2] },
+    #[error("a {kind:?} frame names channel {channel}, and is about no channel")]
+    NoChannel { kind: Kind, channel: u32 },
     #[error("a {kind:?} frame has {length} bytes, more than {max}")]
     TooLong { kind: Kind, length: u32, max: u32 },
     #[error("a data frame has {0} bytes, which is no multiple of 8, or none without ending its segment")]
@@ -95,12 +107,15 @@ impl Header {
     /// # Errors
     /// If no peer of this version would write these bytes.
     pub fn decode(bytes: &[u8; HEADER_BYTES]) -> Result<Header, Malformed> {
-        let [kind, flags, _, _, c0, c1, c2, c3, l0, l1, l2, l3] = *bytes;
+        let [kind, flags, z0, z1, c0, c1, c2, c3, l0, l1, l2, l3] = *bytes;
         let kind = *Kind::ALL.get(usize::from(kind)).ok_or(Malformed::UnknownKind(kind))?;
         let length = u32::from_le_bytes([l0, l1, l2, l3]);
         let known = if kind == Kind::Data { OPENS_SEGMENT | ENDS_SEGMENT } else { 0 };
         if flags & !known != 0 {
             return Err(Malformed::UnknownFlags { kind, flags });
+        }
+        if [z0, z1] != [0, 0] {
+            return Err(Malformed::NotZero { kind, bytes: [z0, z1] });
         }
         let (opens_segment, ends_segment) = (flags & OPENS_SEGMENT != 0, flags & ENDS_SEGMENT != 0);
         let is_empty = length == 0 && (opens_segment || !ends_segment);
@@ -111,6 +126,9 @@ impl Header {
             return Err(Malformed::TooLong { kind, length, max: MESSAGE_BYTES_MAX });
         }
         let channel = u32::from_le_bytes([c0, c1, c2, c3]);
+        if channel != 0 && !kind.is_about_a_channel() {
+            return Err(Malformed::NoChannel { kind, channel });
+        }
         Ok(Header { kind, opens_segment, ends_segment, channel, length })
     }
 }
@@ -126,8 +144,8 @@ mod tests {
                 if kind != Kind::Data && (opens_segment || ends_segment) {
                     continue;
                 }
-                let header =
-                    Header { kind, opens_segment, ends_segment, channel: 0x0102_0304, length: 0x0010_2030 & !7 };
+                let channel = if kind.is_about_a_channel() { 0x0102_0304 } else { 0 };
+                let header = Header { kind, opens_segment, ends_segment, channel, length: 0x0010_2030 & !7 };
                 assert_eq!(Header::decode(&header.encode()), Ok(header));
             }
         }
@@ -142,6 +160,16 @@ mod tests {
         assert_eq!(refused([9, 0, 0, 0, 0, 0, 0, 0, 8, 0, 0, 0]), Malformed::UnknownKind(9));
         assert!(matches!(refused([0, 4, 0, 0, 0, 0, 0, 0, 8, 0, 0, 0]), Malformed::UnknownFlags { flags: 4, .. }));
         assert!(matches!(refused([4, 1, 0, 0, 0, 0, 0, 0, 8, 0, 0, 0]), Malformed::UnknownFlags { flags: 1, .. }));
+        for (kind, bytes) in
+            [(Kind::Data, [1, 0]), (Kind::Data, [0, 0x80]), (Kind::Grant, [0, 1]), (Kind::Hello, [9, 9])]
+        {
+            let header = [kind as u8, 0, bytes[0], bytes[1], 0, 0, 0, 0, 16, 0, 0, 0];
+            assert_eq!(refused(header), Malformed::NotZero { kind, bytes });
+        }
+        for kind in [Kind::Hello, Kind::Open, Kind::Event] {
+            let header = [kind as u8, 0, 0, 0, 7, 0, 0, 0, 16, 0, 0, 0];
+            assert_eq!(refused(header), Malformed::NoChannel { kind, channel: 7 });
+        }
         assert_eq!(refused([0, 0, 0, 0, 0, 0, 0, 0, 7, 0, 0, 0]), Malformed::Uneven(7));
         assert_eq!(refused([0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]), Malformed::Uneven(0));
         assert_eq!(refused([0, 3, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]), Malformed::Uneven(0));

@@ -26,7 +26,7 @@ macro_rules! over {
 
 pub(crate) use over;
 
-over! { [quic, tls, plain, quic_by_ring, tls_by_ring, plain_by_ring] {
+over! { [quic, tls, plain, quic_by_ring, tls_by_ring, plain_by_ring, quic_by_channels, tls_by_channels, plain_by_channels] {
     bytes_of_all_streams_arrive_complete_and_in_order_both_ways,
     one_lane_alone_carries_everything,
     each_of_eight_peers_has_a_socket_of_its_own,
@@ -47,7 +47,7 @@ fn patient() -> Options {
 mod over_quic {
     use super::diallers_that_do_not_answer_get_few_sockets;
 
-    over! { [quic, quic_by_ring] {
+    over! { [quic, quic_by_ring, quic_by_channels] {
         diallers_that_do_not_answer_get_few_sockets,
     } }
 }

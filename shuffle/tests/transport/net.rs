@@ -36,15 +36,27 @@ pub enum Over {
 pub struct Kind {
     over: Over,
     io: NetworkIo,
+    streams: Streams,
 }
+
+/// What the tests' lanes are.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Streams {
+    Lanes,
+    /// Each is the stream of a channel that is called so.
+    Channels,
+}
+
+/// Channels that each side expects, where there are any.
+const CHANNELS: u32 = 16;
 
 impl Kind {
     const fn by_calls(over: Over) -> Self {
-        Kind { over, io: NetworkIo::Syscall }
+        Kind { over, io: NetworkIo::Syscall, streams: Streams::Lanes }
     }
 
     const fn by_ring(over: Over) -> Self {
-        Kind { over, io: NetworkIo::Uring }
+        Kind { over, io: NetworkIo::Uring, streams: Streams::Lanes }
     }
 
     pub fn quic() -> Self {
@@ -71,6 +83,33 @@ impl Kind {
         Kind::by_ring(Over::Plain)
     }
 
+    pub fn quic_by_channels() -> Self {
+        Kind { streams: Streams::Channels, ..Kind::quic() }
+    }
+
+    pub fn tls_by_channels() -> Self {
+        Kind { streams: Streams::Channels, ..Kind::tls() }
+    }
+
+    pub fn plain_by_channels() -> Self {
+        Kind { streams: Streams::Channels, ..Kind::plain() }
+    }
+
+    /// Stands for a lane on the wire.
+    fn on_wire(self, stream: Stream) -> Stream {
+        match (self.streams, stream) {
+            (Streams::Channels, Stream::Lane(lane)) => Stream::Channel(u32::from(lane) + 1_000_000),
+            _ => stream,
+        }
+    }
+
+    fn off_wire(self, stream: Stream) -> Stream {
+        match stream {
+            Stream::Channel(channel) => Stream::Lane((channel - 1_000_000) as u8),
+            _ => stream,
+        }
+    }
+
     pub fn is_quic(self) -> bool {
         self.over == Over::Quic
     }
@@ -92,6 +131,8 @@ impl Kind {
     }
 
     pub fn listen_at(self, address: SocketAddr, identity: Identity, options: Options) -> Box<dyn Listener> {
+        let lanes = if self.streams == Streams::Channels { 0 } else { options.lanes };
+        let options = Options { lanes, ..options };
         let listener: Result<Box<dyn Listener>, _> = match self.over {
             Over::Quic => QuicListener::bind(address, identity, options).map(|listener| Box::new(listener) as _),
             Over::Tls => TcpListener::bind(address, Some(identity), options).map(|listener| Box::new(listener) as _),
@@ -124,6 +165,7 @@ impl Pattern {
         let shift = match stream {
             Stream::Control => 7,
             Stream::Lane(lane) => 7919 * (u64::from(lane) + 1),
+            Stream::Channel(channel) => panic!("channel {channel} is told as a lane"),
         };
         let start = ((offset + shift) % self.0.len() as u64) as usize;
         self.0.slice(start..(start + length).min(self.0.len()))
@@ -132,6 +174,8 @@ impl Pattern {
 
 /// One end of a connection and its traffic.
 pub struct Link {
+    kind: Kind,
+    expects: bool,
     pub transport: Box<dyn Transport>,
     /// Bytes still to be written, as far as there is room.
     pub to_send: BTreeMap<Stream, u64>,
@@ -210,7 +254,7 @@ impl Link {
             missing -= chunk.len();
             batch.push(chunk);
         }
-        self.transport.write(stream, batch);
+        self.transport.write(self.kind.on_wire(stream), batch);
     }
 
     fn transmit(&mut self, now: Instant) {
@@ -228,7 +272,9 @@ impl Link {
 
     fn read(&mut self, pattern: &Pattern) {
         let (received, log) = (&mut self.received, &mut self.log);
+        let kind = self.kind;
         self.transport.read(&mut |stream, mut bytes| {
+            let stream = kind.off_wire(stream);
             log.push((stream, bytes.len()));
             let offset = received.entry(stream).or_default();
             while !bytes.is_empty() {
@@ -252,6 +298,7 @@ pub struct Node {
 
 /// Some nodes, driven by one thread.
 pub struct Net {
+    kind: Kind,
     epoll: Epoll,
     pub nodes: Vec<Node>,
     pattern: Pattern,
@@ -267,6 +314,7 @@ impl Net {
             println!("there is no io_uring here: what was to be tested with it is tested with system calls");
         }
         Net {
+            kind,
             io,
             epoll: Epoll::new(EpollCreateFlags::empty()).expect("there are descriptors"),
             nodes: Vec::new(),
@@ -376,6 +424,9 @@ impl Net {
                 if link.turn {
                     link.transport.receive(now);
                     link.read(&self.pattern);
+                    if link.is_open() && !std::mem::replace(&mut link.expects, true) {
+                        link.transport.expect_channels(CHANNELS);
+                    }
                 }
                 link.asked = false;
                 link.turn |= link.is_open() && link.write(&self.pattern, &mut self.rng);
@@ -409,6 +460,8 @@ impl Net {
 
     fn add_link(&mut self, node: usize, transport: Box<dyn Transport>) {
         self.nodes[node].links.push(Link {
+            kind: self.kind,
+            expects: false,
             transport,
             to_send: BTreeMap::new(),
             sent: BTreeMap::new(),

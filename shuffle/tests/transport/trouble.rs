@@ -263,7 +263,7 @@ fn garbage_does_no_harm(kind: Kind) {
     net.until(|net| net.all_links(4, Link::is_open));
 }
 
-crate::over! { [quic, tls, plain, quic_by_ring, tls_by_ring, plain_by_ring] {
+crate::over! { [quic, tls, plain, quic_by_ring, tls_by_ring, plain_by_ring, quic_by_channels, tls_by_channels, plain_by_channels] {
     a_peer_learns_why_the_connection_was_closed,
     a_dropped_connection_ends_for_the_peer,
     a_silent_peer_is_given_up,
@@ -289,7 +289,7 @@ mod over_quic {
         who_was_not_heard_answers_as_soon_as_it_can_be_although_it_has_much_to_send,
     };
 
-    crate::over! { [quic, quic_by_ring] {
+    crate::over! { [quic, quic_by_ring, quic_by_channels] {
         a_rough_path_loses_nothing,
         a_dark_path_is_given_up,
         a_short_darkness_is_survived,

@@ -116,8 +116,8 @@ fn event(direction: Direction) -> Message {
 }
 
 fn header(kind: Kind, length: u32) -> Vec<u8> {
-    let ends_segment = false;
-    Header { kind, opens_segment: false, ends_segment, channel: 5, length }.encode().to_vec()
+    let channel = if matches!(kind, Kind::Hello | Kind::Open | Kind::Event) { 0 } else { 5 };
+    Header { kind, opens_segment: false, ends_segment: false, channel, length }.encode().to_vec()
 }
 
 fn control_streams() -> Named {
@@ -165,6 +165,8 @@ fn control_streams() -> Named {
         ("message-as-long-as-any-may-be-cut-off", header(Kind::Event, MESSAGE_BYTES_MAX)),
         ("unknown-kind", with(header(Kind::Close, 0), 0, 8)),
         ("message-with-a-flag", with(header(Kind::Close, 0), 1, 1)),
+        ("message-with-bytes-that-should-be-zero", with(header(Kind::Close, 0), 3, 1)),
+        ("event-of-a-channel", with(message(&event(Direction::ToCoordinator)), 4, 1)),
         ("data-on-the-control-stream", [header(Kind::Data, 8), vec![0; 8]].concat()),
         ("half-a-header", header(Kind::Close, 0)[..6].to_vec()),
         ("nothing", Vec::new()),
@@ -182,6 +184,7 @@ fn lanes() -> Named {
         ("data-of-0-bytes", data(1, true, 0)),
         ("data-of-7-bytes", data(1, true, 7)),
         ("data-with-an-unknown-flag", with(data(1, false, 8), 1, 4)),
+        ("data-with-bytes-that-should-be-zero", with(data(1, false, 8), 2, 1)),
         ("data-that-ends-its-segment-with-nothing", with(data(1, false, 0), 1, 2)),
         ("data-that-claims-4-gib", header(Kind::Data, u32::MAX - 7)),
         ("hello-on-a-lane", message(&hello())),
@@ -212,8 +215,10 @@ fn preambles() -> Named {
         ("hello-with-chacha", with(hello.clone(), 6, 2)),
         ("hello-with-an-unknown-cipher", with(hello.clone(), 6, 9)),
         ("lane-255", Preamble::Lane(255).encode().to_vec()),
+        ("channel-of-the-largest-number", Preamble::Channel(u32::MAX).encode().to_vec()),
+        ("channel-with-a-lane", with(Preamble::Channel(7).encode().to_vec(), 6, 1)),
         ("lane-with-a-window", with(Preamble::Lane(1).encode().to_vec(), 8, 1)),
-        ("unknown-stream", with(hello.clone(), 5, 2)),
+        ("unknown-stream", with(hello.clone(), 5, 3)),
         ("other-magic", with(hello.clone(), 0, b'm')),
         ("other-version", with(hello.clone(), 4, 2)),
         ("not-zero-behind", with(hello.clone(), 15, 1)),
@@ -230,9 +235,20 @@ fn tcp_pieces() -> Named {
         piece.resize(8 + bytes, 7);
         piece
     };
+    let own = |channel: u32, bytes: usize| {
+        let [l0, l1] = ((bytes - 1) as u16).to_le_bytes();
+        let mut piece = vec![5, 0, l0, l1];
+        piece.extend_from_slice(&channel.to_le_bytes());
+        piece.resize(8 + bytes, 7);
+        piece
+    };
     let after = |more: Vec<u8>| [greeting.clone(), more].concat();
     let whole = [piece(1, 0, 5, 5), piece(2, 3, 70, 70), joined(vec![mux::ping()]), piece(2, 3, 1, 1)].concat();
     vec![
+        ("pieces-of-channels", after([own(7, 5), piece(2, 3, 70, 70), own(u32::MAX, 1), own(7, 64 << 10)].concat())),
+        ("channel-with-a-lane", after(with(own(7, 5), 1, 1))),
+        ("piece-with-bytes-that-should-be-zero", after(with(piece(2, 3, 70, 70), 2, 1))),
+        ("control-with-a-lane", after(piece(1, 3, 5, 5))),
         ("greeting-and-pieces", after(whole.clone())),
         ("close-with-a-reason", after(joined(mux::close("enough").into()))),
         ("close-and-more", after([joined(mux::close("").into()), vec![9; 30]].concat())),
@@ -246,7 +262,7 @@ fn tcp_pieces() -> Named {
         ("piece-of-0-bytes", after(piece(1, 0, 0, 0))),
         ("piece-longer-than-any-may-be", after(piece(2, 0, (64 << 10) + 1, 0))),
         ("ping-with-a-payload", after(piece(3, 0, 1, 1))),
-        ("unknown-piece", after(piece(5, 0, 1, 1))),
+        ("unknown-piece", after(piece(6, 0, 1, 1))),
         ("cut-off", without_last(after(piece(1, 0, 5, 5)))),
     ]
 }

@@ -27,8 +27,9 @@ group! {
     /// Unlike in Flink it is on by default: a local cluster makes its own certificates.
     SHUFFLE_TLS: bool = Key::new("security.ssl.internal.enabled", "true");
 
-    /// How many streams the data to one peer is spread over, in each direction. A lost packet holds up its stream only.
-    SHUFFLE_LANES: u32 = Key::new("shuffle.quic.lanes", "16").at_least("1").at_most("255").ours();
+    /// How many streams the data to one peer is spread over, in each direction; `0` for one per channel. A lost packet holds
+    /// up its stream only, and each stream costs a little for every batch of records.
+    SHUFFLE_LANES: u32 = Key::new("shuffle.quic.lanes", "16").at_least("0").at_most("255").ours();
 
     /// How long a peer may take to be connected before the job fails.
     SHUFFLE_CONNECT_TIMEOUT: Duration = Key::new("shuffle.connect-timeout", "10 s").at_least("10 ms").ours();

@@ -27,8 +27,6 @@ const PACKETS_PER_WINDOW_MIN: usize = 16;
 /// what was sent and not yet read here, as far as the sender knows: the window, the eighth that is read but not yet told,
 /// and what is told but still under way. It must never bind, since its limits know nothing of our credits.
 const FLOW_CONTROL_FACTOR: u64 = 4;
-/// One stream per lane and one for control.
-const STREAMS_MAX: u32 = 257;
 /// Before the first sample. Three times this passes before a lost first packet is repeated.
 const INITIAL_RTT: Duration = Duration::from_millis(20);
 /// An acknowledgement of a lone packet comes after this. Losing the last packet of a burst costs as much; QUIC's default
@@ -110,13 +108,19 @@ impl Config {
             .stream_receive_window(flow)
             .send_window(flow.into_inner())
             .max_concurrent_bidi_streams(0u32.into())
-            .max_concurrent_uni_streams(STREAMS_MAX.into())
+            .max_concurrent_uni_streams(streams_max(options.lanes).into())
             .datagram_receive_buffer_size(None)
             .keep_alive_interval(Some(options.keep_alive))
             .max_idle_timeout(idle)
             .allow_spin(false);
         config
     }
+}
+
+/// The streams that a peer may open: one per lane and one for control. Each costs memory here whether it is used or not, so
+/// those of channels, of which there may be thousands, are allowed as the channels are asked for.
+pub fn streams_max(lanes: u8) -> u32 {
+    1 + u32::from(lanes)
 }
 
 /// The largest UDP payload in a packet of the interface.

@@ -15,6 +15,7 @@ use rustls::pki_types::CertificateDer;
 use tracing::debug;
 
 use super::{
+    config,
     congestion::Gate,
     ending,
     endpoint::{Shared, lock},
@@ -61,6 +62,8 @@ pub struct QuicConnection {
     state: Connection,
     /// Both sides believe each other, as far as this one knows; the peer's greeting is still to come.
     verified: Option<WorkerId>,
+    /// 0 where each channel has a stream of its own.
+    lanes: u8,
     outgoing: Outgoing,
     incoming: Incoming,
     /// The most bytes that may be kept, by what both sockets hold.
@@ -119,7 +122,8 @@ impl QuicConnection {
             peer,
             state: Connection::Opening,
             verified: None,
-            outgoing: Outgoing::new(options.lanes),
+            outgoing: Outgoing::default(),
+            lanes: options.lanes,
             incoming: Incoming::default(),
             window,
             own_window: window,
@@ -452,13 +456,26 @@ impl Transport for QuicConnection {
         match (&self.state, stream) {
             (Connection::Closed(_), _) => 0,
             (_, Stream::Control) => CONTROL_ROOM,
-            (_, Stream::Lane(_)) => self.kept_bytes_max().saturating_sub(self.outgoing.kept_bytes()),
+            (_, Stream::Lane(_) | Stream::Channel(_)) => {
+                self.kept_bytes_max().saturating_sub(self.outgoing.kept_bytes())
+            }
         }
     }
 
     fn write(&mut self, stream: Stream, batch: Batch) {
         if !self.is_closed() {
             self.outgoing.write(stream, batch);
+        }
+    }
+
+    fn end_channel(&mut self, channel: u32) {
+        self.outgoing.end(Stream::Channel(channel));
+    }
+
+    fn expect_channels(&mut self, count: u32) {
+        if self.lanes == 0 && !self.is_closed() {
+            self.machine.set_max_concurrent_streams(Dir::Uni, config::streams_max(0).saturating_add(count).into());
+            self.more_to_send = true;
         }
     }
 

@@ -1,7 +1,7 @@
 //! Which bytes belong to which stream: ours as they are written, the peer's as they arrive.
 
 use std::{
-    collections::VecDeque,
+    collections::{HashMap, HashSet, VecDeque},
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering::Relaxed},
@@ -30,15 +30,17 @@ pub enum StreamError {
 }
 
 /// Where written bytes wait, per stream, until QUIC takes them; and how many are not yet acknowledged.
+#[derive(Default)]
 pub struct Outgoing {
-    /// The control stream, then the lanes.
-    streams: Vec<OutgoingStream>,
+    control: OutgoingStream,
+    /// Lanes that were used, and channels that were used and have not ended.
+    data: HashMap<Stream, OutgoingStream>,
+    /// Those that have something to hand over or are to end, in the order of their turns.
+    turns: VecDeque<Stream>,
     /// Bytes in the queues of all streams.
     queued_bytes: usize,
     /// Bytes handed over, until they are acknowledged: lowered by each part of a chunk as it is dropped.
     handed_over_bytes: Arc<AtomicUsize>,
-    /// Whose turn it is.
-    first_lane: usize,
 }
 
 #[derive(Default)]
@@ -47,115 +49,149 @@ struct OutgoingStream {
     queued: VecDeque<Bytes>,
     /// Handed over, but QUIC's own flow control has not taken it yet; most often there is none.
     refused: Vec<Bytes>,
+    has_turn: bool,
+    /// It ends with what is queued.
+    is_ending: bool,
 }
 
 impl Outgoing {
-    pub fn new(lanes: u8) -> Self {
-        let streams = (0..=usize::from(lanes)).map(|_| OutgoingStream::default()).collect();
-        Outgoing { streams, queued_bytes: 0, handed_over_bytes: Arc::default(), first_lane: 0 }
-    }
-
     /// Bytes that were written and are queued, under way, or not yet acknowledged.
     pub fn kept_bytes(&self) -> usize {
         self.queued_bytes + self.handed_over_bytes.load(Relaxed)
     }
 
-    /// # Panics
-    /// If there is no such lane.
     pub fn write(&mut self, stream: Stream, batch: Batch) {
         self.queued_bytes += batch.bytes;
-        let queued = &mut self.streams[index(stream)].queued;
-        batch.join(|chunk| queued.push_back(chunk));
+        let outgoing = match stream {
+            Stream::Control => &mut self.control,
+            Stream::Lane(_) | Stream::Channel(_) => self.data.entry(stream).or_default(),
+        };
+        batch.join(|chunk| outgoing.queued.push_back(chunk));
+        self.give_turn(stream);
     }
 
     /// Queues the greeting, which opens the control stream.
     pub fn greet(&mut self, hello: Hello) {
-        self.streams[0].queued.push_front(Bytes::copy_from_slice(&Preamble::Hello(hello).encode()));
+        self.control.queued.push_front(Bytes::copy_from_slice(&Preamble::Hello(hello).encode()));
         self.queued_bytes += PREAMBLE_BYTES;
     }
 
-    /// Hands over to QUIC: control in any case, lanes as long as less than `bytes_max` is not acknowledged.
+    /// Lets the stream of a channel end with what is queued.
+    pub fn end(&mut self, stream: Stream) {
+        if let Some(outgoing) = self.data.get_mut(&stream) {
+            outgoing.is_ending = true;
+            self.give_turn(stream);
+        }
+    }
+
+    fn give_turn(&mut self, stream: Stream) {
+        if let Some(outgoing) = self.data.get_mut(&stream)
+            && !std::mem::replace(&mut outgoing.has_turn, true)
+        {
+            self.turns.push_back(stream);
+        }
+    }
+
+    /// Hands over to QUIC: control in any case, others as long as less than `bytes_max` is not acknowledged.
     ///
     /// # Errors
     /// If the peer does not want a stream.
     pub fn flush(&mut self, connection: &mut Connection, bytes_max: usize) -> Result<(), StreamError> {
-        self.flush_stream(0, connection, usize::MAX)?;
-        let lanes = self.streams.len() - 1;
-        for lane in 0..lanes {
-            let room = bytes_max.saturating_sub(self.handed_over_bytes.load(Relaxed));
+        let Outgoing { control, data, turns, queued_bytes, handed_over_bytes } = self;
+        control.hand_over(Stream::Control, connection, usize::MAX, queued_bytes, handed_over_bytes)?;
+        for _ in 0..turns.len() {
+            let room = bytes_max.saturating_sub(handed_over_bytes.load(Relaxed));
             if room == 0 {
-                // The next turn begins where this one ends.
-                self.first_lane = (self.first_lane + lane) % lanes;
                 break;
             }
-            self.flush_stream(1 + (self.first_lane + lane) % lanes, connection, room)?;
+            let Some(stream) = turns.pop_front() else { break };
+            let Some(outgoing) = data.get_mut(&stream) else { continue };
+            outgoing.hand_over(stream, connection, room, queued_bytes, handed_over_bytes)?;
+            if outgoing.has_something() {
+                turns.push_back(stream);
+                continue;
+            }
+            outgoing.has_turn = false;
+            if outgoing.is_ending {
+                // Nobody cares for it any more if the peer does not.
+                let _ = outgoing.id.map(|id| connection.send_stream(id).finish());
+                data.remove(&stream);
+            }
         }
         Ok(())
     }
 
-    fn flush_stream(&mut self, index: usize, connection: &mut Connection, room: usize) -> Result<(), StreamError> {
-        let stream = &mut self.streams[index];
-        if stream.queued.is_empty() && stream.refused.is_empty() {
+    #[cfg(test)]
+    pub fn is_empty(&self) -> bool {
+        self.data.is_empty() && self.turns.is_empty() && self.kept_bytes() == 0
+    }
+
+    /// Forgets what has not been sent.
+    pub fn clear(&mut self) {
+        self.control = OutgoingStream::default();
+        self.data.clear();
+        self.turns.clear();
+        self.queued_bytes = 0;
+    }
+}
+
+impl OutgoingStream {
+    fn has_something(&self) -> bool {
+        !self.queued.is_empty() || !self.refused.is_empty()
+    }
+
+    /// Hands over to QUIC as much as there is `room` for, unless the peer allows no more streams for now.
+    fn hand_over(
+        &mut self,
+        stream: Stream,
+        connection: &mut Connection,
+        room: usize,
+        queued_bytes: &mut usize,
+        handed_over_bytes: &Arc<AtomicUsize>,
+    ) -> Result<(), StreamError> {
+        if !self.has_something() {
             return Ok(());
         }
-        let id = match stream.id {
+        let id = match self.id {
             Some(id) => id,
             None => {
                 let Some(id) = connection.streams().open(Dir::Uni) else { return Ok(()) };
-                stream.id = Some(id);
-                match stream_at(index) {
-                    Stream::Lane(lane) => {
-                        stream.queued.push_front(Bytes::copy_from_slice(&Preamble::Lane(lane).encode()));
-                        self.queued_bytes += PREAMBLE_BYTES;
-                    }
+                self.id = Some(id);
+                let preamble = match stream {
                     // The greeting was queued first.
-                    Stream::Control => connection.send_stream(id).set_priority(CONTROL_PRIORITY).expect("it is open"),
+                    Stream::Control => None,
+                    Stream::Lane(lane) => Some(Preamble::Lane(lane)),
+                    Stream::Channel(channel) => Some(Preamble::Channel(channel)),
+                };
+                match preamble {
+                    Some(preamble) => {
+                        self.queued.push_front(Bytes::copy_from_slice(&preamble.encode()));
+                        *queued_bytes += PREAMBLE_BYTES;
+                    }
+                    None => connection.send_stream(id).set_priority(CONTROL_PRIORITY).expect("it is open"),
                 }
                 id
             }
         };
         let mut bytes = 0;
-        while let Some(mut chunk) = stream.queued.pop_front_if(|_| bytes < room) {
+        while let Some(mut chunk) = self.queued.pop_front_if(|_| bytes < room) {
             if chunk.len() > room - bytes {
-                stream.queued.push_front(chunk.split_off(room - bytes));
+                self.queued.push_front(chunk.split_off(room - bytes));
             }
             bytes += chunk.len();
-            self.handed_over_bytes.fetch_add(chunk.len(), Relaxed);
-            let bytes = Arc::clone(&self.handed_over_bytes);
-            stream.refused.push(Bytes::from_owner(HandedOver { chunk, bytes }));
+            handed_over_bytes.fetch_add(chunk.len(), Relaxed);
+            let bytes = Arc::clone(handed_over_bytes);
+            self.refused.push(Bytes::from_owner(HandedOver { chunk, bytes }));
         }
-        self.queued_bytes -= bytes;
-        match connection.send_stream(id).write_chunks(&mut stream.refused) {
+        *queued_bytes -= bytes;
+        match connection.send_stream(id).write_chunks(&mut self.refused) {
             Ok(written) => {
-                stream.refused.drain(..written.chunks);
+                self.refused.drain(..written.chunks);
                 Ok(())
             }
             Err(WriteError::Blocked) => Ok(()),
-            Err(WriteError::Stopped(_) | WriteError::ClosedStream) => Err(StreamError::Ended(Some(stream_at(index)))),
+            Err(WriteError::Stopped(_) | WriteError::ClosedStream) => Err(StreamError::Ended(Some(stream))),
         }
-    }
-
-    /// Forgets what has not been sent.
-    pub fn clear(&mut self) {
-        for stream in &mut self.streams {
-            stream.queued.clear();
-            stream.refused.clear();
-        }
-        self.queued_bytes = 0;
-    }
-}
-
-fn index(stream: Stream) -> usize {
-    match stream {
-        Stream::Control => 0,
-        Stream::Lane(lane) => usize::from(lane) + 1,
-    }
-}
-
-fn stream_at(index: usize) -> Stream {
-    match u8::try_from(index.wrapping_sub(1)) {
-        Ok(lane) => Stream::Lane(lane),
-        Err(_) => Stream::Control,
     }
 }
 
@@ -180,13 +216,18 @@ impl Drop for HandedOver {
 /// The streams of the peer.
 #[derive(Default)]
 pub struct Incoming {
-    streams: Vec<IncomingStream>,
+    streams: HashMap<StreamId, IncomingStream>,
+    /// Those whose preamble is not complete.
+    unnamed: Vec<StreamId>,
+    /// What the others are.
+    names: HashSet<Stream>,
+    /// Those that may have something to read, each once.
+    readable: Vec<StreamId>,
     hello: Option<Hello>,
 }
 
 struct IncomingStream {
-    id: StreamId,
-    readable: bool,
+    is_readable: bool,
     preamble: [u8; PREAMBLE_BYTES],
     preamble_bytes: usize,
     /// Which it is, once its preamble is complete.
@@ -195,20 +236,25 @@ struct IncomingStream {
 
 impl Incoming {
     pub fn open(&mut self, id: StreamId) {
-        self.streams.push(IncomingStream {
-            id,
-            readable: true,
-            preamble: [0; PREAMBLE_BYTES],
-            preamble_bytes: 0,
-            stream: None,
-        });
+        let stream =
+            IncomingStream { is_readable: true, preamble: [0; PREAMBLE_BYTES], preamble_bytes: 0, stream: None };
+        self.streams.insert(id, stream);
+        self.unnamed.push(id);
+        self.readable.push(id);
     }
 
     pub fn readable(&mut self, id: StreamId) {
         // The peer opens them in ascending order, but for what is reported in one go.
-        if let Some(stream) = self.streams.iter_mut().find(|stream| stream.id == id) {
-            stream.readable = true;
+        if let Some(stream) = self.streams.get_mut(&id)
+            && !std::mem::replace(&mut stream.is_readable, true)
+        {
+            self.readable.push(id);
         }
+    }
+
+    #[cfg(test)]
+    pub fn has_no_channels(&self) -> bool {
+        self.streams.len() == 1 && self.names.len() == 1
     }
 
     /// The peer's greeting, once it has arrived.
@@ -221,75 +267,104 @@ impl Incoming {
     /// # Errors
     /// If one is wrong.
     pub fn read_preambles(&mut self, connection: &mut Connection) -> Result<(), StreamError> {
-        for index in 0..self.streams.len() {
-            let stream = &mut self.streams[index];
-            if !stream.readable || stream.stream.is_some() {
-                continue;
-            }
-            while stream.preamble_bytes < PREAMBLE_BYTES {
-                let missing = &mut stream.preamble[stream.preamble_bytes..];
-                let mut filled = 0;
-                let more = read(connection, stream.id, None, missing.len(), &mut |bytes| {
-                    missing[..bytes.len()].copy_from_slice(bytes);
-                    filled = bytes.len();
-                })?;
-                stream.preamble_bytes += filled;
-                if !more {
-                    stream.readable = false;
-                    break;
+        let Incoming { streams, unnamed, names, hello, .. } = self;
+        let mut outcome = Ok(());
+        unnamed.retain(|id| {
+            let Some(stream) = streams.get_mut(id) else { return false };
+            match stream.read_preamble(connection, *id) {
+                Ok(None) => true,
+                Ok(Some(preamble)) => {
+                    if !names.insert(preamble.stream()) {
+                        outcome = Err(StreamError::Twice(preamble.stream()));
+                    }
+                    if let Preamble::Hello(greeting) = preamble {
+                        *hello = Some(greeting);
+                    }
+                    false
+                }
+                Err(error) => {
+                    outcome = Err(error);
+                    false
                 }
             }
-            if stream.preamble_bytes < PREAMBLE_BYTES {
-                continue;
-            }
-            let preamble = Preamble::decode(stream.preamble)?;
-            let which = preamble.stream();
-            if self.streams.iter().any(|other| other.stream == Some(which)) {
-                return Err(StreamError::Twice(which));
-            }
-            self.streams[index].stream = Some(which);
-            if let Preamble::Hello(hello) = preamble {
-                self.hello = Some(hello);
-            }
-        }
-        Ok(())
+        });
+        outcome
     }
 
-    /// Shows what has arrived of streams whose preamble is known.
+    /// Shows what has arrived of streams whose preamble is known, those that were opened first, first.
     ///
     /// # Errors
-    /// If the peer has ended one.
+    /// If the peer has ended one that is not a channel's own.
     pub fn read(
         &mut self,
         connection: &mut Connection,
         each: &mut dyn FnMut(Stream, &[u8]),
     ) -> Result<(), StreamError> {
-        for incoming in &mut self.streams {
-            let Some(stream) = incoming.stream else { continue };
-            while incoming.readable {
-                incoming.readable =
-                    read(connection, incoming.id, Some(stream), usize::MAX, &mut |bytes| each(stream, bytes))?;
+        let Incoming { streams, names, readable, .. } = self;
+        readable.sort_unstable();
+        let mut outcome = Ok(());
+        readable.retain(|id| {
+            let Some(incoming) = streams.get_mut(id) else { return false };
+            // It stays until its preamble is here.
+            let Some(stream) = incoming.stream else { return true };
+            incoming.is_readable = false;
+            match (read(connection, *id, usize::MAX, &mut |bytes| each(stream, bytes)), stream) {
+                (Ok(_), _) => {}
+                (Err(End::Orderly), Stream::Channel(_)) => {
+                    streams.remove(id);
+                    names.remove(&stream);
+                }
+                (Err(_), _) => outcome = Err(StreamError::Ended(Some(stream))),
+            }
+            false
+        });
+        outcome
+    }
+}
+
+impl IncomingStream {
+    /// The preamble, once it is complete.
+    fn read_preamble(&mut self, connection: &mut Connection, id: StreamId) -> Result<Option<Preamble>, StreamError> {
+        while self.preamble_bytes < PREAMBLE_BYTES {
+            let missing = &mut self.preamble[self.preamble_bytes..];
+            let mut filled = 0;
+            let more = read(connection, id, missing.len(), &mut |bytes| {
+                missing[..bytes.len()].copy_from_slice(bytes);
+                filled = bytes.len();
+            });
+            self.preamble_bytes += filled;
+            if !more.map_err(|_| StreamError::Ended(None))? {
+                return Ok(None);
             }
         }
-        Ok(())
+        let preamble = Preamble::decode(self.preamble)?;
+        self.stream = Some(preamble.stream());
+        Ok(Some(preamble))
     }
+}
+
+/// How a stream has ended.
+enum End {
+    /// After all that was sent.
+    Orderly,
+    Early,
 }
 
 /// Reads chunks: one if `length_max` limits it, else all. Returns whether there may be more.
 fn read(
     connection: &mut Connection,
     id: StreamId,
-    stream: Option<Stream>,
     length_max: usize,
     each: &mut dyn FnMut(&[u8]),
-) -> Result<bool, StreamError> {
+) -> Result<bool, End> {
     let mut receiver = connection.recv_stream(id);
-    let Ok(mut chunks) = receiver.read(true) else { return Err(StreamError::Ended(stream)) };
+    let Ok(mut chunks) = receiver.read(true) else { return Err(End::Early) };
     let more = loop {
         match chunks.next(length_max) {
             Ok(Some(chunk)) => each(&chunk.bytes),
             Err(ReadError::Blocked) => break Ok(false),
-            Ok(None) | Err(ReadError::Reset(_)) => break Err(StreamError::Ended(stream)),
+            Ok(None) => break Err(End::Orderly),
+            Err(ReadError::Reset(_)) => break Err(End::Early),
         }
         if length_max != usize::MAX {
             break Ok(true);

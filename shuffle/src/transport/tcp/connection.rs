@@ -103,7 +103,7 @@ impl TcpConnection {
             state: Connection::Opening,
             being_dialled: false,
             verified: None,
-            outgoing: Outgoing::new(options.lanes),
+            outgoing: Outgoing::default(),
             incoming: Incoming::default(),
             queued_bytes_max: options.window.min(QUEUED_BYTES_MAX),
             keep_alive: options.keep_alive,
@@ -298,7 +298,7 @@ impl TcpConnection {
             // TLS says what it can; nothing else would be understood.
             self.pipe.wire().clear();
         }
-        self.scarce = self.outgoing.lane_bytes() >= self.queued_bytes_max / 2;
+        self.scarce = self.outgoing.data_bytes() >= self.queued_bytes_max / 2;
         self.full = false;
         true
     }
@@ -349,7 +349,7 @@ impl TcpConnection {
     }
 
     fn end_transmit(&mut self) {
-        self.room_again = self.scarce && self.outgoing.lane_bytes() < self.queued_bytes_max / 2 && !self.is_closed();
+        self.room_again = self.scarce && self.outgoing.data_bytes() < self.queued_bytes_max / 2 && !self.is_closed();
         // What was received while sealing has yet to be read.
         self.more_to_receive |= !self.is_closed() && self.pipe.has_read_ahead();
         if self.is_closed() && self.pipe.wire_bytes() == 0 && !self.shut_down {
@@ -409,7 +409,9 @@ impl Transport for TcpConnection {
         match (&self.state, stream) {
             (Connection::Closed(_), _) => 0,
             (_, Stream::Control) => CONTROL_ROOM,
-            (_, Stream::Lane(_)) => self.queued_bytes_max.saturating_sub(self.outgoing.lane_bytes()),
+            (_, Stream::Lane(_) | Stream::Channel(_)) => {
+                self.queued_bytes_max.saturating_sub(self.outgoing.data_bytes())
+            }
         }
     }
 
@@ -418,6 +420,11 @@ impl Transport for TcpConnection {
             self.outgoing.write(stream, batch);
         }
     }
+
+    // A stream is no more than the name of pieces.
+    fn end_channel(&mut self, _: u32) {}
+
+    fn expect_channels(&mut self, _: u32) {}
 
     fn transmit(&mut self, now: Instant) {
         if !self.begin_transmit(now) {

@@ -1,8 +1,11 @@
 //! Many streams in one: pieces, each with a header that says which stream it belongs to and how long it is. Both ends.
 //!
 //! The first piece of each direction is the greeting. A stream may be cut anywhere, for the reader puts it together again.
+//!
+//! A header is the kind (1 byte), the lane (1), zero (2) and the length (4); that of a channel's own stream is the kind, zero
+//! (1), the length less one (2) and the channel (4). All little-endian.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 
 use bytes::Bytes;
 
@@ -22,6 +25,7 @@ const CONTROL: u8 = 1;
 const LANE: u8 = 2;
 const PING: u8 = 3;
 const CLOSE: u8 = 4;
+const CHANNEL: u8 = 5;
 
 /// The peer has sent what is no piece.
 #[derive(Debug, thiserror::Error)]
@@ -39,6 +43,18 @@ fn header(kind: u8, lane: u8, bytes: usize) -> Bytes {
     Bytes::copy_from_slice(&header)
 }
 
+fn header_of(stream: Stream, bytes: usize) -> Bytes {
+    match stream {
+        Stream::Control => header(CONTROL, 0, bytes),
+        Stream::Lane(lane) => header(LANE, lane, bytes),
+        Stream::Channel(channel) => {
+            let last = u16::try_from(bytes - 1).expect("pieces are short, and not empty");
+            let ([l0, l1], [c0, c1, c2, c3]) = (last.to_le_bytes(), channel.to_le_bytes());
+            Bytes::copy_from_slice(&[CHANNEL, 0, l0, l1, c0, c1, c2, c3])
+        }
+    }
+}
+
 pub fn greeting(hello: Hello) -> [Bytes; 2] {
     [header(GREETING, 0, PREAMBLE_BYTES), Bytes::copy_from_slice(&Preamble::Hello(hello).encode())]
 }
@@ -54,39 +70,34 @@ pub fn close(reason: &str) -> [Bytes; 2] {
 }
 
 /// Where written bytes wait, per stream.
+#[derive(Default)]
 pub struct Outgoing {
     control: VecDeque<Bytes>,
-    lanes: Vec<VecDeque<Bytes>>,
-    /// The lanes that have something, in the order of their turns.
-    turns: VecDeque<u8>,
-    lane_bytes: usize,
+    /// Of lanes and channels that have something: what has not goes, since there may be thousands.
+    data: HashMap<Stream, VecDeque<Bytes>>,
+    /// Those that have something, in the order of their turns.
+    turns: VecDeque<Stream>,
+    data_bytes: usize,
 }
 
 impl Outgoing {
-    pub fn new(lanes: u8) -> Self {
-        let lanes = (0..lanes).map(|_| VecDeque::new()).collect();
-        Outgoing { control: VecDeque::new(), lanes, turns: VecDeque::new(), lane_bytes: 0 }
+    /// What waits that is not control.
+    pub fn data_bytes(&self) -> usize {
+        self.data_bytes
     }
 
-    pub fn lane_bytes(&self) -> usize {
-        self.lane_bytes
-    }
-
-    /// # Panics
-    /// If there is no such lane.
     pub fn write(&mut self, stream: Stream, batch: Batch) {
         if batch.is_empty() {
             return;
         }
         let queue = match stream {
             Stream::Control => &mut self.control,
-            Stream::Lane(lane) => {
-                self.lane_bytes += batch.bytes;
-                let queue = &mut self.lanes[usize::from(lane)];
-                if queue.is_empty() {
-                    self.turns.push_back(lane);
-                }
-                queue
+            Stream::Lane(_) | Stream::Channel(_) => {
+                self.data_bytes += batch.bytes;
+                self.data.entry(stream).or_insert_with(|| {
+                    self.turns.push_back(stream);
+                    VecDeque::new()
+                })
             }
         };
         batch.join(|chunk| queue.push_back(chunk));
@@ -95,14 +106,16 @@ impl Outgoing {
     /// Puts the next piece on the wire, and returns its length; 0 if there is none.
     pub fn next(&mut self, wire: &mut VecDeque<Bytes>) -> usize {
         if !self.control.is_empty() {
-            return HEADER_BYTES + cut(&mut self.control, CONTROL, 0, wire);
+            return HEADER_BYTES + cut(&mut self.control, Stream::Control, wire);
         }
-        let Some(lane) = self.turns.pop_front() else { return 0 };
-        let queue = &mut self.lanes[usize::from(lane)];
-        let bytes = cut(queue, LANE, lane, wire);
-        self.lane_bytes -= bytes;
-        if !queue.is_empty() {
-            self.turns.push_back(lane);
+        let Some(stream) = self.turns.pop_front() else { return 0 };
+        let queue = self.data.get_mut(&stream).expect("who has a turn has something");
+        let bytes = cut(queue, stream, wire);
+        self.data_bytes -= bytes;
+        if queue.is_empty() {
+            self.data.remove(&stream);
+        } else {
+            self.turns.push_back(stream);
         }
         HEADER_BYTES + bytes
     }
@@ -110,14 +123,14 @@ impl Outgoing {
     /// Forgets everything.
     pub fn clear(&mut self) {
         self.control.clear();
-        self.lanes.iter_mut().for_each(VecDeque::clear);
+        self.data.clear();
         self.turns.clear();
-        self.lane_bytes = 0;
+        self.data_bytes = 0;
     }
 }
 
 /// Takes a piece out of a queue; returns the length of what it carries.
-fn cut(queue: &mut VecDeque<Bytes>, kind: u8, lane: u8, wire: &mut VecDeque<Bytes>) -> usize {
+fn cut(queue: &mut VecDeque<Bytes>, stream: Stream, wire: &mut VecDeque<Bytes>) -> usize {
     let first = wire.len();
     let mut bytes = 0;
     while let Some(chunk) = queue.front_mut() {
@@ -132,7 +145,7 @@ fn cut(queue: &mut VecDeque<Bytes>, kind: u8, lane: u8, wire: &mut VecDeque<Byte
         bytes += chunk.len();
         wire.extend(queue.pop_front());
     }
-    wire.insert(first, header(kind, lane, bytes));
+    wire.insert(first, header_of(stream, bytes));
     bytes
 }
 
@@ -207,14 +220,20 @@ impl Incoming {
     }
 
     fn begin(&mut self) -> Result<(), MuxError> {
-        let [kind, lane, _, _, length @ ..] = self.header;
-        let length = u32::from_le_bytes(length) as usize;
+        let [kind, lane, l0, l1, number @ ..] = self.header;
+        let number = u32::from_le_bytes(number);
+        let (is_lane, is_channel) = (kind == LANE, kind == CHANNEL);
+        if (lane != 0 && !is_lane) || ([l0, l1] != [0, 0] && !is_channel) {
+            return Err(MuxError::NoHeader(self.header));
+        }
+        let length = if is_channel { usize::from(u16::from_le_bytes([l0, l1])) + 1 } else { number as usize };
         let (piece, lengths) = match kind {
             GREETING if self.hello.is_none() => (Piece::Greeting, PREAMBLE_BYTES..=PREAMBLE_BYTES),
             CLOSE => (Piece::Close, 0..=REASON_BYTES_MAX),
             _ if self.hello.is_none() => return Err(MuxError::NoHeader(self.header)),
             CONTROL => (Piece::Of(Stream::Control), 1..=PIECE_BYTES_MAX),
             LANE => (Piece::Of(Stream::Lane(lane)), 1..=PIECE_BYTES_MAX),
+            CHANNEL => (Piece::Of(Stream::Channel(number)), 1..=PIECE_BYTES_MAX),
             PING => (Piece::Ping, 0..=0),
             _ => return Err(MuxError::NoHeader(self.header)),
         };
@@ -239,7 +258,7 @@ impl Incoming {
                 preamble.copy_from_slice(&self.note);
                 match Preamble::decode(preamble)? {
                     Preamble::Hello(hello) => self.hello = Some(hello),
-                    Preamble::Lane(_) => return Err(MuxError::NoHeader(self.header)),
+                    Preamble::Lane(_) | Preamble::Channel(_) => return Err(MuxError::NoHeader(self.header)),
                 }
                 self.note.clear();
             }
@@ -269,13 +288,16 @@ mod tests {
 
     #[test]
     fn streams_survive_every_way_of_cutting_the_bytes() {
-        let mut outgoing = Outgoing::new(2);
+        let mut outgoing = Outgoing::default();
         let mut chunks: VecDeque<Bytes> = greeting(HELLO).into();
-        for (stream, length) in [(Stream::Lane(1), 200_000), (Stream::Lane(0), 10), (Stream::Control, 77)] {
+        let (control, one, zero) = (Stream::Control, Stream::Lane(1), Stream::Lane(0));
+        let (own, other) = (Stream::Channel(0x0102_0304), Stream::Channel(1));
+        for (stream, length) in [(one, 200_000), (zero, 10), (control, 77), (own, 65_537), (other, 1)] {
             outgoing.write(stream, batch(length));
         }
         while outgoing.next(&mut chunks) > 0 {}
-        assert_eq!(outgoing.lane_bytes(), 0);
+        assert_eq!(outgoing.data_bytes(), 0);
+        assert!(outgoing.data.is_empty(), "streams that have nothing keep no memory");
         chunks.push_back(ping());
         chunks.extend(close("enough"));
         let bytes = wire(chunks);
@@ -289,21 +311,38 @@ mod tests {
                 });
                 assert_eq!(taken.expect("it makes sense"), part.len());
             }
-            let (control, one, zero) = (Stream::Control, Stream::Lane(1), Stream::Lane(0));
-            assert_eq!(order, [(control, 77), (one, 65_536), (zero, 10), (one, 200_000 - 65_536)], "cut at {cut}");
+            let first = [(control, 77), (one, 65_536), (zero, 10), (own, 65_536), (other, 1)];
+            let then = [(one, 65_536), (own, 1), (one, 200_000 - 2 * 65_536)];
+            assert_eq!(order, [&first[..], &then[..]].concat(), "cut at {cut}");
             assert_eq!(incoming.reason(), Some("enough"));
         }
     }
 
     #[test]
     fn nothing_after_the_greeting_is_touched_while_it_is_awaited() {
-        let mut outgoing = Outgoing::new(1);
+        let mut outgoing = Outgoing::default();
         outgoing.write(Stream::Lane(0), batch(100));
         let mut chunks: VecDeque<Bytes> = greeting(HELLO).into();
         outgoing.next(&mut chunks);
         let (bytes, mut incoming) = (wire(chunks), Incoming::default());
         let taken = incoming.feed(&bytes, true, &mut |_, _| panic!("nobody asked")).expect("it makes sense");
         assert_eq!((taken, incoming.hello()), (HEADER_BYTES + PREAMBLE_BYTES, Some(HELLO)));
+    }
+
+    #[test]
+    fn headers_that_no_peer_writes_are_refused() {
+        let wrong = |header: [u8; HEADER_BYTES]| {
+            let bytes = [wire(greeting(HELLO)), header.to_vec()].concat();
+            let outcome = Incoming::default().feed(&bytes, false, &mut |_, _| {});
+            assert!(matches!(outcome, Err(MuxError::NoHeader(seen)) if seen == header), "{header:?}: {outcome:?}");
+        };
+        wrong([CONTROL, 1, 0, 0, 8, 0, 0, 0]);
+        wrong([CONTROL, 0, 1, 0, 8, 0, 0, 0]);
+        wrong([LANE, 3, 0, 1, 8, 0, 0, 0]);
+        wrong([PING, 0, 0, 1, 0, 0, 0, 0]);
+        wrong([CLOSE, 0, 1, 0, 0, 0, 0, 0]);
+        wrong([CHANNEL, 1, 7, 0, 1, 0, 0, 0]);
+        wrong([CHANNEL + 1, 0, 0, 0, 0, 0, 0, 0]);
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Both ends in one thread, with a hand on what is inside.
 
-use std::time::SystemTime;
+use std::{collections::HashSet, time::SystemTime};
 
 use nix::sys::socket::{MsgFlags, recv};
 
@@ -30,13 +30,17 @@ struct Ends {
 }
 
 impl Ends {
-    #[expect(clippy::disallowed_methods, reason = "certificates are checked against the system's clock")]
     fn open() -> Self {
+        Ends::with(&Options::default())
+    }
+
+    #[expect(clippy::disallowed_methods, reason = "certificates are checked against the system's clock")]
+    fn with(options: &Options) -> Self {
         let (today, day) = (SystemTime::now(), Duration::from_secs(86_400));
         let ca = ClusterCa::generate(1, today, day).expect("there is randomness");
         let listen = |worker| {
             let identity = ca.issue(WorkerId(worker), today, day).expect("there is randomness");
-            QuicListener::bind(([127, 0, 0, 1], 0).into(), identity, Options::default()).expect("there is a port")
+            QuicListener::bind(([127, 0, 0, 1], 0).into(), identity, options.clone()).expect("there is a port")
         };
         let (mut listener, dialler) = (listen(1), listen(0));
         let near = dialler.dial(now(), WorkerId(1), listener.address()).expect("there are descriptors");
@@ -62,6 +66,44 @@ impl Ends {
         self.far.receive(now());
         self.far.read(far_reads);
         self.far.transmit(now());
+    }
+}
+
+#[test]
+fn channels_that_end_give_their_streams_back_and_those_to_come_keep_no_memory() {
+    let mut ends = Ends::with(&Options { lanes: 0, ..Options::default() });
+    let allowed = |ends: &Ends| ends.far.machine.max_concurrent_streams(Dir::Uni);
+    assert_eq!(allowed(&ends), 1, "only the control stream");
+    ends.far.expect_channels(2_000);
+    assert_eq!(allowed(&ends), 2_001);
+    // Ten times as many channels as may be there at a time: those that the peer does not allow yet have to wait.
+    for first in (0..20_000).step_by(2_000) {
+        for channel in first..first + 2_000 {
+            let mut batch = Batch::default();
+            batch.push(u32::to_le_bytes(channel).to_vec().into());
+            ends.near.write(Stream::Channel(channel), batch);
+            ends.near.end_channel(channel);
+        }
+    }
+    let mut received = HashSet::new();
+    while received.len() < 20_000 {
+        ends.turn(&mut |stream, bytes| {
+            let Stream::Channel(channel) = stream else { panic!("{stream:?}") };
+            assert_eq!((received.insert(channel), bytes), (true, &channel.to_le_bytes()[..]));
+        });
+    }
+    while !ends.near.outgoing.is_empty() || !ends.far.incoming.has_no_channels() {
+        ends.turn(&mut |_, _| {});
+    }
+    // Fewer are allowed once there are fewer.
+    ends.far.expect_channels(3);
+    while allowed(&ends) > 4 {
+        let channel = u32::MAX - allowed(&ends) as u32;
+        let mut batch = Batch::default();
+        batch.push(vec![1].into());
+        ends.near.write(Stream::Channel(channel), batch);
+        ends.near.end_channel(channel);
+        ends.turn(&mut |_, _| {});
     }
 }
 
