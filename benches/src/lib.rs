@@ -15,6 +15,8 @@
 //! | from a job's start to its last record | [`span`] |
 //! | the same, of jobs whose subtasks are in other processes | [`stamp`] |
 //! | jobs of two worker processes | [`workers`] |
+//! | what is between them: loopback, an Ethernet, one that loses | [`path`] |
+//! | hosts and their weather, which are those of the tests | [`hosts`], [`weather`] |
 //! | a standalone cluster, and what it costs | [`cluster`] |
 //! | the same of Flink | [`flink`] |
 //! | the 100-byte record and its answers | [`keyed_sum`] |
@@ -25,11 +27,16 @@
 pub mod allocations;
 pub mod cluster;
 pub mod flink;
+#[path = "../../tests/src/hosts.rs"]
+pub mod hosts;
 pub mod keyed_sum;
 pub mod machine;
 pub mod options;
 pub mod paced;
+pub mod path;
 pub mod report;
 pub mod span;
 pub mod stamp;
+#[path = "../../tests/src/weather.rs"]
+pub mod weather;
 pub mod workers;

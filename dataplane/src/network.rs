@@ -25,8 +25,10 @@ pub struct NetworkSetup {
     pub transport: Carrier,
     /// Where it listens; port 0 takes any that is free.
     pub bind: SocketAddr,
-    /// Streams that data to one peer is spread over.
+    /// Streams that data to one peer is spread over; 0 for one per channel.
     pub lanes: u8,
+    /// What its UDP sockets ask for, in bytes as the kernel counts them.
+    pub socket_buffer: usize,
     /// How long a peer may take to be connected.
     pub connect_timeout: Duration,
     /// A peer that has been silent for so long is given up.
@@ -88,10 +90,11 @@ pub struct Network {
 
 impl From<NetworkSetup> for Network {
     fn from(setup: NetworkSetup) -> Network {
-        let NetworkSetup { identity, job, transport, bind, lanes, connect_timeout, idle_timeout, io } = setup;
+        let NetworkSetup { identity, job, transport, bind, lanes, socket_buffer, connect_timeout, idle_timeout, io } =
+            setup;
         let local = Local { job, worker: identity.worker, lanes };
         let listen: Listen = Box::new(move || {
-            let options = Options { lanes, ..Options::default() }.with_idle_timeout(idle_timeout);
+            let options = Options { lanes, socket_buffer, ..Options::default() }.with_idle_timeout(idle_timeout);
             transport.listener(bind, identity, options).map_err(Error::other)
         });
         let exchange = ExchangeConfig { local, connect_timeout, io };

@@ -10,7 +10,7 @@ use millstream_dataplane::{Carrier, IdentityError, NetworkSetup};
 use millstream_model::{
     config::{
         Configuration, NETWORK_IO, NetworkIo, SECURITY_INSECURE, SHUFFLE_BIND_HOST, SHUFFLE_CONNECT_TIMEOUT,
-        SHUFFLE_IDLE_TIMEOUT, SHUFFLE_LANES, SHUFFLE_PORT, SHUFFLE_TLS,
+        SHUFFLE_IDLE_TIMEOUT, SHUFFLE_LANES, SHUFFLE_PORT, SHUFFLE_SOCKET_BUFFER, SHUFFLE_TLS,
     },
     fault::Failure,
     id::{JobId, WorkerId},
@@ -26,6 +26,7 @@ pub struct JobNetwork {
     transport: Carrier,
     bind: SocketAddr,
     lanes: u8,
+    socket_buffer: usize,
     connect_timeout: Duration,
     idle_timeout: Duration,
     io: NetworkIo,
@@ -54,6 +55,7 @@ impl JobNetwork {
             transport: Carrier::configured(configuration)?,
             bind: bind_address(configuration)?,
             lanes: configuration.get(&SHUFFLE_LANES)? as u8,
+            socket_buffer: configuration.get(&SHUFFLE_SOCKET_BUFFER)?.bytes() as usize,
             connect_timeout: configuration.get(&SHUFFLE_CONNECT_TIMEOUT)?,
             idle_timeout: configuration.get(&SHUFFLE_IDLE_TIMEOUT)?,
             io: configuration.get(&NETWORK_IO)?,
@@ -65,7 +67,8 @@ impl JobNetwork {
     /// # Errors
     /// If no keys can be made.
     pub fn setup(&self, worker: WorkerId) -> Result<NetworkSetup, Failure> {
-        let JobNetwork { authority, job, transport, bind, lanes, connect_timeout, idle_timeout, io } = self;
+        let JobNetwork { authority, job, transport, bind, lanes, socket_buffer, connect_timeout, idle_timeout, io } =
+            self;
         let identity = authority.issue(worker, wall_clock(), JobNetwork::VALIDITY).map_err(no_identity)?;
         Ok(NetworkSetup {
             identity,
@@ -73,6 +76,7 @@ impl JobNetwork {
             transport: *transport,
             bind: *bind,
             lanes: *lanes,
+            socket_buffer: *socket_buffer,
             connect_timeout: *connect_timeout,
             idle_timeout: *idle_timeout,
             io: *io,

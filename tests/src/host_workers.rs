@@ -173,6 +173,7 @@ impl Starter {
             transport: self.carrier,
             bind: SocketAddr::new(hosts.address(host), 0),
             lanes: self.lanes,
+            socket_buffer: 8 << 20,
             connect_timeout,
             idle_timeout,
             io: self.io,

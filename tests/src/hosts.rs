@@ -52,6 +52,10 @@ impl Hosts {
         Hosts { switch, hosts }
     }
 
+    pub fn count(&self) -> u8 {
+        self.hosts.len() as u8
+    }
+
     pub fn address(&self, host: u8) -> IpAddr {
         assert!(usize::from(host) < self.hosts.len(), "there is no host {host}");
         IpAddr::from([10, 77, 0, host + 1])
@@ -64,6 +68,14 @@ impl Hosts {
     /// Runs `work` on a host, in a thread of its own. What it starts and opens belongs to the host.
     pub fn on<T: Send>(&self, host: u8, work: impl FnOnce() -> T + Send) -> T {
         self.hosts[usize::from(host)].inside(work)
+    }
+
+    /// The network of a host, for whoever cannot hold on to all of them.
+    ///
+    /// # Panics
+    /// If there are no descriptors left.
+    pub fn handle(&self, host: u8) -> Namespace {
+        Namespace(self.hosts[usize::from(host)].0.try_clone().expect("there is a descriptor"))
     }
 
     /// Runs `work` where the switch is.
@@ -92,7 +104,7 @@ impl Hosts {
 
 /// A network of its own.
 #[derive(Debug)]
-struct Namespace(File);
+pub struct Namespace(File);
 
 impl Namespace {
     fn new() -> Namespace {
@@ -109,7 +121,11 @@ impl Namespace {
         format!("/proc/{}/fd/{}", process::id(), self.0.as_raw_fd())
     }
 
-    fn inside<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
+    /// Runs `work` in it, in a thread of its own.
+    ///
+    /// # Panics
+    /// If `work` does.
+    pub fn inside<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
         let enter = || {
             setns(&self.0, CloneFlags::CLONE_NEWNET).expect("who has made a namespace may enter it");
             work()

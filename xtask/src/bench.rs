@@ -37,6 +37,10 @@ pub struct Options {
     /// A twentieth of the work, once: does it run?
     #[arg(long)]
     quick: bool,
+    /// What is between two worker processes: `loopback`, `mtu1500` as pods see it, or `lossy`, which also loses one
+    /// datagram of 1,000 and delays all by 1 ms
+    #[arg(long, default_value = "loopback", value_parser = ["loopback", "mtu1500", "lossy"])]
+    path: String,
 }
 
 /// Builds and runs the programs of a benchmark.
@@ -50,6 +54,10 @@ pub fn run(checkout: &Checkout, options: &Options) -> Result<()> {
     };
     let chosen: Vec<_> = BENCHMARKS.iter().filter(|bench| name == "all" || bench.name == name).collect();
     ensure!(!chosen.is_empty(), "there is no benchmark {name:?}; these there are:\n{}", program::list());
+    if options.path != "loopback" {
+        let without: Vec<_> = chosen.iter().filter(|bench| !bench.has_paths()).map(|bench| bench.name).collect();
+        ensure!(without.is_empty(), "there is no path in {}", without.join(", "));
+    }
     let mut failed = Vec::new();
     for bench in chosen {
         let figures = measure(checkout, bench, options, &mut failed)?;
@@ -77,7 +85,7 @@ fn measure(checkout: &Checkout, bench: &Benchmark, options: &Options, failed: &m
     }
     let mut figures = Vec::new();
     for _ in 0..size.repetitions() {
-        for line in bench.engine_lines(size) {
+        for line in bench.engine_lines(size, &options.path) {
             let mut program = Command::new(&engine);
             program.args(line);
             if bench.needs_command() {
@@ -88,7 +96,7 @@ fn measure(checkout: &Checkout, bench: &Benchmark, options: &Options, failed: &m
             }
             collect(&mut program, options.json, &mut figures, failed)?;
         }
-        for line in bench.opponent_lines(size, opponents) {
+        for line in bench.opponent_lines(size, opponents, &options.path) {
             let mut program = Command::new(&baselines);
             program.args(&line);
             // The yardstick reads no text.

@@ -49,7 +49,7 @@ fn main() -> Result<()> {
 
 /// Runs the job and checks the keys that are multiples of `stride`.
 fn run(work: KeyedSum, stride: u64, workers: &Workers) -> Result<JobExecutionResult> {
-    let mut env = workers.environment(1);
+    let mut env = workers.environment(1)?;
     env.set_parallelism(2);
     env.from_source(work)
         .key_by::<u64, _>(|record| record.key())

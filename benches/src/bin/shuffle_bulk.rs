@@ -62,7 +62,7 @@ fn measure(Options { channels, seconds, workers }: &Options) -> Result<()> {
     ensure!(sources * sources == *channels, "{channels} is no square");
     let conditions = json!({ "channels": channels, "seconds": seconds, "record_bytes": RECORD_BYTES });
     let mut report = Run::start(BENCH, workers.conditions(conditions));
-    let env = workers.environment(sources);
+    let env = workers.environment(sources)?;
     let stream = env.from_source(Flood { seconds: *seconds }).slot_sharing_group("sources");
     let stream = if *channels == 1 { stream.forward() } else { stream.rebalance() };
     stream.sink_to(Drain { sources }).slot_sharing_group("sinks");

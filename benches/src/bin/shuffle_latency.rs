@@ -37,7 +37,7 @@ fn main() -> Result<()> {
 }
 
 fn run(pace: Pace, workers: &Workers) -> Result<JobExecutionResult> {
-    let env = workers.environment(1);
+    let env = workers.environment(1)?;
     env.from_source(Paced { pace })
         .slot_sharing_group("sources")
         .key_by::<u64, _>(|record| record.key())

@@ -66,7 +66,7 @@ fn main() -> Result<()> {
 }
 
 fn run(rounds: u64, workers: &Workers) -> Result<JobExecutionResult> {
-    let env = workers.environment(1);
+    let env = workers.environment(1)?;
     let warm_up = rounds / 10;
     env.from_source(Serve { rounds: warm_up + rounds })
         .slot_sharing_group("near")

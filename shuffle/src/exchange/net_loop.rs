@@ -98,6 +98,8 @@ struct Connected {
     /// It has ended and was told of; it is here because it lingers.
     is_over: bool,
     is_due: bool,
+    /// When it is due at the latest, as of its last turn.
+    deadline: Option<Instant>,
     /// What has arrived on the control stream before it was known who speaks.
     unknown: Vec<u8>,
     /// Calls to its socket that a ring has made.
@@ -149,7 +151,8 @@ impl NetLoop {
 
     /// When a round is due even if nothing has arrived.
     pub(super) fn deadline(&self) -> Option<Instant> {
-        let deadlines = self.connections.iter().flatten().filter_map(|connected| connected.transport.deadline());
+        // There may be hundreds of them, so each is asked after its turn and not now.
+        let deadlines = self.connections.iter().flatten().filter_map(|connected| connected.deadline);
         deadlines.chain(self.peers.values().filter_map(|peer| peer.connect_until)).min()
     }
 
@@ -177,8 +180,16 @@ impl NetLoop {
         let mut is_busy = self.receive(now);
         self.tell_events();
         is_busy |= self.pump(now);
-        self.transmit(now);
-        self.end_closed();
+        let due = std::mem::take(&mut self.due);
+        self.transmit(now, due.len());
+        self.look_at_deadlines(&due);
+        self.end_closed(&due);
+        self.due = due;
+        self.due.clear();
+        if self.listener.has_passed_on() {
+            (0..self.connections.len()).for_each(|index| self.mark(index));
+            is_busy = true;
+        }
         self.give_up_late(now);
         is_busy
     }
@@ -303,6 +314,7 @@ impl NetLoop {
             is_announced: false,
             is_over: false,
             is_due: true,
+            deadline: None,
             unknown: Vec::new(),
             submissions: 0,
         });
@@ -342,7 +354,7 @@ impl NetLoop {
             (0..self.connections.len()).for_each(|index| self.mark(index));
         }
         for index in 0..self.connections.len() {
-            let deadline = self.connections[index].as_ref().and_then(|connected| connected.transport.deadline());
+            let deadline = self.connections[index].as_ref().and_then(|connected| connected.deadline);
             if deadline.is_some_and(|deadline| deadline <= now) {
                 self.mark(index);
             }
@@ -472,9 +484,7 @@ impl NetLoop {
         has_moved
     }
 
-    fn transmit(&mut self, now: Instant) {
-        let count = self.due.len();
-        self.due.clear();
+    fn transmit(&mut self, now: Instant, count: usize) {
         let due = self.connections.iter_mut().flatten().filter(|connected| connected.is_due);
         self.io.transmit(
             now,
@@ -486,10 +496,24 @@ impl NetLoop {
         );
     }
 
-    /// Says which connections have ended where deployments need them, and forgets them once their peers know.
-    fn end_closed(&mut self) {
+    /// Of those that have had their turn.
+    fn look_at_deadlines(&mut self, due: &[usize]) {
+        for index in due {
+            if let Some(connected) = &mut self.connections[*index] {
+                connected.deadline = connected.transport.deadline();
+            }
+        }
+    }
+
+    /// Says which connections have ended where deployments need them, and forgets them once their peers know. They do so
+    /// in their turns alone.
+    fn end_closed(&mut self, due: &[usize]) {
+        let is_closed = |connected: &Connected| matches!(connected.transport.connection(), Connection::Closed(_));
+        if !due.iter().any(|index| self.connections[*index].as_ref().is_some_and(is_closed)) {
+            return;
+        }
         let mut lingering = self.connections.iter().flatten().filter(|connected| connected.is_over).count();
-        for index in 0..self.connections.len() {
+        for index in due.iter().copied() {
             let Some(connected) = &mut self.connections[index] else { continue };
             let Connection::Closed(closed) = connected.transport.connection() else { continue };
             let (closed, address) = (closed.clone(), connected.transport.path().peer);

@@ -71,6 +71,10 @@ impl Listener for AutoListener {
     fn sockets(&self) -> Vec<RawFd> {
         [self.quic.sockets(), self.tcp.sockets()].concat()
     }
+
+    fn has_passed_on(&mut self) -> bool {
+        self.quic.has_passed_on()
+    }
 }
 
 /// Why a path had better carry TCP; `None` if QUIC suits it.

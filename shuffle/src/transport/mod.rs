@@ -175,8 +175,8 @@ pub trait Transport: Send {
     fn sent(&mut self, now: Instant, outcomes: &mut dyn Iterator<Item = Outcome>);
 
     /// When the connection is to have its turn even if nothing has arrived: for a timer, for work that a turn has left, or
-    /// because there is room again. What other connections receive may bring it forward, so it is asked each time before
-    /// waiting. To wait up to a millisecond longer does no harm.
+    /// because there is room again. It changes in turns alone, and when the listener [has passed
+    /// on](Listener::has_passed_on) what other connections have received. To wait up to a millisecond longer does no harm.
     fn deadline(&self) -> Option<Instant>;
 
     /// The socket to wait for: for input always, for output (edge-triggered) after a send found it full.
@@ -226,6 +226,10 @@ pub trait Listener: Send {
 
     /// The sockets to wait for.
     fn sockets(&self) -> Vec<RawFd>;
+
+    /// Whether something has arrived at one connection's socket that was for another since the last call: then any of them
+    /// may be due.
+    fn has_passed_on(&mut self) -> bool;
 }
 
 /// A listener could not be made.

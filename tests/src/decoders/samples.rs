@@ -327,6 +327,7 @@ fn worker_setups() -> Named {
         transport: Carrier::Auto,
         bind: ([127, 0, 0, 1], 0).into(),
         lanes: 16,
+        socket_buffer: 8 << 20,
         connect_timeout: Duration::from_secs(10),
         idle_timeout: Duration::from_secs(10),
         io: NetworkIo::Auto,

@@ -16,8 +16,18 @@ pub struct Figure {
 
 /// The conditions that make two figures different questions. The others (sizes granted, checksums,
 /// the machine) are answers or the same for all lines.
-const QUESTIONS: [&str; 8] =
-    ["rate", "transport", "channels", "path", "fields", "checkpoint_interval_ms", "parallelism", "variant"];
+const QUESTIONS: [&str; 10] = [
+    "rate",
+    "transport",
+    "channels",
+    "path",
+    "lanes",
+    "processes",
+    "fields",
+    "checkpoint_interval_ms",
+    "parallelism",
+    "variant",
+];
 
 /// # Errors
 /// If the line is not a JSON object with all six fields.

@@ -82,7 +82,7 @@ const fn peer(command: &'static str, records: u64) -> Opponent {
 const MEMCPY: Opponent = Opponent { command: "memcpy", is_peer: false, load: OpponentLoad::Own };
 
 /// All benchmarks. Adding one is a line here and a program in `benches/src/bin/`.
-pub const BENCHMARKS: [Benchmark; 13] = [
+pub const BENCHMARKS: [Benchmark; 14] = [
     Benchmark {
         name: "keyed-sum-local",
         about: "running sum by key over two slots, a million keys, 100-byte records",
@@ -149,6 +149,12 @@ pub const BENCHMARKS: [Benchmark; 13] = [
             peer("keyed-sum-two-process --engine timely", 20_000_000),
             peer("keyed-sum-two-process --engine renoir", 20_000_000),
         ],
+    },
+    Benchmark {
+        name: "fan-out",
+        about: "64 worker processes of one slot, all to all, 200,000 records a second, beside two processes",
+        load: Load::OverEach(&Load::Own, &["quic", "tcp"]),
+        opponents: &[],
     },
     Benchmark {
         name: "records",
@@ -241,7 +247,7 @@ impl Benchmark {
     }
 
     /// The arguments of each run of the engine's program, without the files of a text.
-    pub fn engine_lines(&self, size: Size) -> Vec<Vec<String>> {
+    pub fn engine_lines(&self, size: Size, path: &str) -> Vec<Vec<String>> {
         let loads = match self.load {
             // The engine gets files, and finds out their size.
             Load::Text => vec![Vec::new()],
@@ -251,13 +257,16 @@ impl Benchmark {
         if size == Size::Quick {
             fixed.push("--quick".to_owned());
         }
-        loads.into_iter().map(|load| [fixed.clone(), load].concat()).collect()
+        let lines = loads.into_iter().map(|load| [fixed.clone(), load].concat());
+        self.over_path(lines.collect(), path)
     }
 
     /// The arguments of each run of the opponents' program, without the folder of a text.
-    pub fn opponent_lines(&self, size: Size, who: Opponents) -> Vec<Vec<String>> {
+    pub fn opponent_lines(&self, size: Size, who: Opponents, path: &str) -> Vec<Vec<String>> {
         let mut lines = Vec::new();
-        let invited = |opponent: &&Opponent| !opponent.is_peer || who == Opponents::WithPeers;
+        // Peers know loopback only.
+        let all = who == Opponents::WithPeers && path == "loopback";
+        let invited = |opponent: &&Opponent| !opponent.is_peer || all;
         for opponent in self.opponents.iter().filter(invited) {
             let loads = match &opponent.load {
                 OpponentLoad::Same => self.load.options(size),
@@ -268,6 +277,20 @@ impl Benchmark {
             for load in loads {
                 lines.push([words(opponent.command), words("--json --repetitions 1"), load].concat());
             }
+        }
+        self.over_path(lines, path)
+    }
+
+    /// Whether it is about two worker processes, between which there may be something else than loopback.
+    pub fn has_paths(&self) -> bool {
+        matches!(self.load, Load::OverEach(..))
+    }
+
+    /// The same lines over a path, as far as it carries them.
+    fn over_path(&self, mut lines: Vec<Vec<String>>, path: &str) -> Vec<Vec<String>> {
+        if self.has_paths() {
+            lines.retain(|line| path != "lossy" || line.iter().any(|word| word == "quic"));
+            lines.iter_mut().for_each(|line| line.extend(["--path".to_owned(), path.to_owned()]));
         }
         lines
     }
@@ -325,9 +348,12 @@ mod tests {
     #[test]
     fn both_sides_of_a_comparison_get_the_same_load() {
         let bench = benchmark("latency-local");
-        assert_eq!(joined(&bench.engine_lines(Size::Full))[2], "--json --repetitions 1 --rate 100000 --seconds 5");
         assert_eq!(
-            joined(&bench.opponent_lines(Size::Full, Opponents::Near))[2],
+            joined(&bench.engine_lines(Size::Full, "loopback"))[2],
+            "--json --repetitions 1 --rate 100000 --seconds 5"
+        );
+        assert_eq!(
+            joined(&bench.opponent_lines(Size::Full, Opponents::Near, "loopback"))[2],
             "latency-local --json --repetitions 1 --rate 100000 --seconds 5"
         );
     }
@@ -335,23 +361,29 @@ mod tests {
     #[test]
     fn peers_are_measured_only_on_request() {
         let bench = benchmark("keyed-sum-local");
-        let near = joined(&bench.opponent_lines(Size::Quick, Opponents::Near));
+        let near = joined(&bench.opponent_lines(Size::Quick, Opponents::Near, "loopback"));
         assert_eq!(
             near,
             ["keyed-sum-local --engine hand --json --repetitions 1 --records 3000000", "memcpy --json --repetitions 1",]
         );
-        let all = joined(&bench.opponent_lines(Size::Quick, Opponents::WithPeers));
+        let all = joined(&bench.opponent_lines(Size::Quick, Opponents::WithPeers, "loopback"));
         assert!(all.iter().any(|line| line.contains("timely")) && all.len() == 4);
     }
 
     #[test]
     fn both_sides_are_measured_over_each_transport_with_the_same_load() {
         let bench = benchmark("shuffle-latency");
-        let ours = joined(&bench.engine_lines(Size::Full));
-        let theirs = joined(&bench.opponent_lines(Size::Full, Opponents::Near));
+        let ours = joined(&bench.engine_lines(Size::Full, "mtu1500"));
+        let theirs = joined(&bench.opponent_lines(Size::Full, Opponents::Near, "mtu1500"));
         assert_eq!((ours.len(), theirs.len()), (9, 6));
-        assert_eq!(ours[3], "--json --repetitions 1 --rate 1000 --seconds 5 --transport tcp --no-tls");
-        assert_eq!(theirs[3], "shuffle-latency --json --repetitions 1 --rate 1000 --seconds 5 --transport tcp");
+        assert_eq!(ours[3], "--json --repetitions 1 --rate 1000 --seconds 5 --transport tcp --no-tls --path mtu1500");
+        assert_eq!(
+            theirs[3],
+            "shuffle-latency --json --repetitions 1 --rate 1000 --seconds 5 --transport tcp --path mtu1500"
+        );
+        // Losing datagrams is a matter of QUIC.
+        let lossy = joined(&bench.engine_lines(Size::Full, "lossy"));
+        assert!(lossy.len() == 3 && lossy.iter().all(|line| line.ends_with("--transport quic --path lossy")));
     }
 
     #[test]

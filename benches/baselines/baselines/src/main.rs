@@ -8,6 +8,7 @@ use clap::{Parser, Subcommand, ValueEnum};
 use harness::{
     latency::{Pace, Percentiles},
     pair,
+    path::Path,
     records::{KeyedSum, Share, Totals},
     report::{Figure, Reporting, Run},
     text::Text,
@@ -135,7 +136,7 @@ fn main() {
             let conditions = json!({ "streams": streams, "write_bytes": 64 << 10 });
             let time = Duration::from_secs_f64(seconds);
             reporting.report("shuffle-bulk", "raw", with_transport(conditions, &tuning), || {
-                raw::bulk::figures(pair::run(|side, control| {
+                raw::bulk::figures(pair::run(tuning.path, |side, control| {
                     raw::bulk::half(time, streams, &tuning, side, control)
                 }))
             });
@@ -147,7 +148,7 @@ fn main() {
                 "raw",
                 with_transport(conditions, &tuning),
                 || {
-                    latency_run(pair::run(|side, control| {
+                    latency_run(pair::run(tuning.path, |side, control| {
                         raw::ping_pong::half(rounds, busy, &tuning, side, control)
                     }))
                 },
@@ -157,7 +158,7 @@ fn main() {
             let mut conditions = with_transport(pace.conditions(), &tuning);
             conditions["busy"] = json!(busy);
             reporting.report("shuffle-latency", "hand", conditions, || {
-                latency_run(pair::run(|side, control| {
+                latency_run(pair::run(tuning.path, |side, control| {
                     hand::shuffle_latency::half(&pace, &tuning, busy, side, control)
                 }))
             });
@@ -193,6 +194,9 @@ fn keyed_sum_two_process(reporting: &Reporting, engine: Engine, work: KeyedSum, 
     if engine != Engine::Hand && tuning.transport == Transport::Quic {
         usage("only --engine hand has QUIC");
     }
+    if engine != Engine::Hand && tuning.path != Path::Loopback {
+        usage("only --engine hand has other paths");
+    }
     let expected = if pair::is_second() { Totals::default() } else { work.expected() };
     let conditions = with_transport(
         json!({
@@ -202,7 +206,7 @@ fn keyed_sum_two_process(reporting: &Reporting, engine: Engine, work: KeyedSum, 
         tuning,
     );
     reporting.report("keyed-sum-two-process", engine.name(), conditions, || {
-        let [(first, facts), (second, _)] = pair::run(|side, control| match engine {
+        let [(first, facts), (second, _)] = pair::run(tuning.path, |side, control| match engine {
             Engine::Hand => hand::keyed_sum_two_process::half(work, tuning, side, control),
             Engine::Timely => peers::timely::half(work, side, control),
             Engine::Renoir => peers::renoir::half(work, side, control),
@@ -252,10 +256,14 @@ fn latency_run(sides: [Option<Percentiles>; 2]) -> Run {
 }
 
 fn with_transport(mut conditions: Value, tuning: &Tuning) -> Value {
+    if tuning.path == Path::Lossy && tuning.transport == Transport::Tcp {
+        usage("a lossy path carries datagrams only");
+    }
     conditions["transport"] = json!(tuning.name());
+    conditions["path"] = json!(tuning.path.name());
     if tuning.transport == Transport::Quic {
-        conditions["mtu_max"] = json!(tuning.mtu);
-        conditions["rcvbuf"] = json!(tuning.rcvbuf);
+        conditions["mtu_max"] = json!(tuning.mtu());
+        conditions["rcvbuf"] = json!(tuning.rcvbuf());
     }
     conditions
 }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::{
-    super::{key::Key, words::ShuffleTransport},
+    super::{key::Key, memory_size::MemorySize, words::ShuffleTransport},
     Group,
 };
 
@@ -30,6 +30,10 @@ group! {
     /// How many streams the data to one peer is spread over, in each direction; `0` for one per channel. A lost packet holds
     /// up its stream only, and each stream costs a little for every batch of records.
     SHUFFLE_LANES: u32 = Key::new("shuffle.quic.lanes", "16").at_least("0").at_most("255").ours();
+
+    /// How much each UDP socket may hold in each direction, as the kernel counts it. The kernel grants up to
+    /// `net.core.rmem_max` and `wmem_max`, twice, and more only to privileged workers. Half of it may be under way to a peer.
+    SHUFFLE_SOCKET_BUFFER: MemorySize = Key::new("shuffle.quic.socket-buffer", "8 mb").at_least("128 kb").at_most("1 gb").ours();
 
     /// How long a peer may take to be connected before the job fails.
     SHUFFLE_CONNECT_TIMEOUT: Duration = Key::new("shuffle.connect-timeout", "10 s").at_least("10 ms").ours();

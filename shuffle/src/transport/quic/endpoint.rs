@@ -41,6 +41,8 @@ pub struct Shared {
     pub endpoint: Endpoint,
     /// What has arrived on another socket, for each connection that lives.
     mail: HashMap<ConnectionHandle, VecDeque<ConnectionEvent>>,
+    /// There is mail that nobody was told of.
+    has_posted: bool,
     arrivals: VecDeque<Incoming>,
     pub handshakes: usize,
     receive_memory: Trains,
@@ -82,6 +84,7 @@ impl Shared {
                 Some(DatagramEvent::ConnectionEvent(handle, event)) if Some(handle) == own => each(event),
                 Some(DatagramEvent::ConnectionEvent(handle, event)) => {
                     if let Some(mail) = self.mail.get_mut(&handle) {
+                        self.has_posted = true;
                         mail.push_back(event);
                     }
                 }
@@ -164,6 +167,7 @@ impl QuicListener {
         let shared = Shared {
             endpoint: Endpoint::new(Arc::new(Config::endpoint()), Some(config.server()), true, None),
             mail: HashMap::new(),
+            has_posted: false,
             arrivals: VecDeque::new(),
             handshakes: 0,
             receive_memory: Trains::default(),
@@ -284,6 +288,10 @@ impl Listener for QuicListener {
 
     fn sockets(&self) -> Vec<RawFd> {
         vec![self.socket.as_raw_fd()]
+    }
+
+    fn has_passed_on(&mut self) -> bool {
+        std::mem::take(&mut lock(&self.shared).has_posted)
     }
 }
 

@@ -120,12 +120,14 @@ impl Socket {
         let socket = UdpSocket::from(socket);
         let state = UdpSocketState::new((&socket).into())?;
         let half = bytes / 2; // the kernel doubles what it is told
-        // Beyond the system's limit with the privilege, else up to it.
-        if setsockopt(&socket, sockopt::RcvBufForce, &half).is_err() {
-            setsockopt(&socket, sockopt::RcvBuf, &half)?;
+        setsockopt(&socket, sockopt::RcvBuf, &half)?;
+        setsockopt(&socket, sockopt::SndBuf, &half)?;
+        // Beyond the system's limit, which takes a privilege that few have.
+        if getsockopt(&socket, sockopt::RcvBuf)? < bytes {
+            let _ = setsockopt(&socket, sockopt::RcvBufForce, &half);
         }
-        if setsockopt(&socket, sockopt::SndBufForce, &half).is_err() {
-            setsockopt(&socket, sockopt::SndBuf, &half)?;
+        if getsockopt(&socket, sockopt::SndBuf)? < bytes {
+            let _ = setsockopt(&socket, sockopt::SndBufForce, &half);
         }
         let buffer = getsockopt(&socket, sockopt::RcvBuf)?.min(getsockopt(&socket, sockopt::SndBuf)?);
         Ok(Socket {

@@ -145,6 +145,10 @@ impl Listener for TcpListener {
     fn sockets(&self) -> Vec<RawFd> {
         vec![self.listener.as_raw_fd()]
     }
+
+    fn has_passed_on(&mut self) -> bool {
+        false
+    }
 }
 
 fn is_the_peers(error: &io::Error) -> bool {
