@@ -108,6 +108,19 @@ fn channels_that_end_give_their_streams_back_and_those_to_come_keep_no_memory() 
 }
 
 #[test]
+fn the_largest_datagrams_of_a_path_are_found_with_few_probes() {
+    let mut ends = Ends::open();
+    while ends.near.machine.current_mtu() < 65_000 || ends.far.machine.current_mtu() < 65_000 {
+        ends.turn(&mut |_, _| {});
+    }
+    for end in [&ends.near, &ends.far] {
+        // Each is read byte by byte.
+        let probes = end.machine.stats().path.sent_plpmtud_probes;
+        assert!(probes <= 3, "{probes} probes");
+    }
+}
+
+#[test]
 fn a_train_that_finds_the_socket_full_is_kept_and_sent_first() {
     let mut ends = Ends::open();
     let (mut sent, mut received) = (0, 0);
