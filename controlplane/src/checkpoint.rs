@@ -17,7 +17,7 @@
 //! Invariants:
 //! - `Trigger(n)` is emitted only after every coordinator has acknowledged n, and the next checkpoint begins only after
 //!   that, or after `Abort(n)`: no coordinator is between the snapshots of two checkpoints.
-//! - `Complete(n)` is emitted only after every subtask and every coordinator of the current generation has acknowledged
+//! - `Complete(n)` is emitted only after every subtask and every coordinator of the current generations has acknowledged
 //!   n, and numbers of durable checkpoints strictly increase: what is older than a durable one is given up.
 //! - `Delete` names only checkpoints older than a durable one, so that the driver's tombstones are written after the
 //!   pointer has moved past them.
@@ -186,8 +186,8 @@ pub struct CheckpointCoordinator {
     subtasks: BTreeSet<Subtask>,
     coordinators: BTreeSet<OperatorId>,
     next: CheckpointId,
-    /// The generation whose tasks all run; `None` while there is none.
-    running: Option<Generation>,
+    /// The generations of the job's regions, whose tasks all run; none while some do not.
+    running: BTreeSet<Generation>,
     pending: BTreeMap<CheckpointId, Pending>,
     /// Durable ones of this job that are kept, ascending.
     retained: VecDeque<CheckpointId>,
@@ -264,7 +264,7 @@ impl CheckpointCoordinator {
             subtasks: subtasks.collect(),
             coordinators: coordinators.collect(),
             next,
-            running: None,
+            running: BTreeSet::new(),
             pending: BTreeMap::new(),
             retained,
             given_up: given_up.into_iter().collect(),
@@ -277,18 +277,18 @@ impl CheckpointCoordinator {
         }
     }
 
-    /// All tasks of this generation run: checkpoints are taken from now on.
-    pub fn start(&mut self, generation: Generation, now: Moment) {
-        assert!(self.pending.is_empty(), "checkpoints of another generation are under way");
-        self.running = Some(generation);
+    /// All tasks of the job run, its regions at these generations: checkpoints are taken from now on.
+    pub fn start(&mut self, generations: BTreeSet<Generation>, now: Moment) {
+        assert!(self.pending.is_empty(), "checkpoints of other generations are under way");
+        self.running = generations;
         self.next_periodic = self.config.interval.map(|interval| now + interval);
         self.failures_in_a_row = 0;
         self.last_wish = LastWish::None;
     }
 
-    /// The tasks have failed, were cancelled, or finish: no checkpoint can complete any more.
+    /// Some tasks have failed, were cancelled, or finish: no checkpoint can complete any more.
     pub fn stop(&mut self) -> Vec<Action> {
-        self.running = None;
+        self.running.clear();
         self.requested = false;
         let pending: Vec<_> = self.pending.keys().copied().collect();
         pending.into_iter().map(|checkpoint| self.abort(checkpoint, AbortReason::TasksEnded)).collect()
@@ -308,7 +308,7 @@ impl CheckpointCoordinator {
 
     /// Somebody wants a checkpoint now. It is triggered when there is room; false if none can be taken.
     pub fn request(&mut self, now: Moment) -> (bool, Vec<Action>) {
-        if self.running.is_none() || self.last_wish != LastWish::None {
+        if self.running.is_empty() || self.last_wish != LastWish::None {
             return (false, Vec::new());
         }
         self.requested = true;
@@ -466,7 +466,7 @@ impl CheckpointCoordinator {
         let waiting = self.pending.values().filter(|pending| pending.stage < Stage::Completing);
         let expiry = waiting.map(|pending| pending.since + self.config.timeout).min();
         let start = match self.last_wish {
-            _ if self.running.is_none() => None,
+            _ if self.running.is_empty() => None,
             LastWish::None if self.has_room() => self.periodic_start(),
             LastWish::Due(due) if self.pending.is_empty() => Some(due),
             _ => None,
@@ -500,7 +500,7 @@ impl CheckpointCoordinator {
     }
 
     fn pending_of(&mut self, generation: Generation, checkpoint: CheckpointId) -> Option<&mut Pending> {
-        self.pending.get_mut(&checkpoint).filter(|_| self.running == Some(generation))
+        self.pending.get_mut(&checkpoint).filter(|_| self.running.contains(&generation))
     }
 
     fn periodic_start(&self) -> Option<Moment> {
@@ -516,7 +516,7 @@ impl CheckpointCoordinator {
 
     /// Begins as many checkpoints as are due and have room: at most one, since the next is due an interval later.
     fn begin(&mut self, now: Moment) -> Vec<Action> {
-        if self.running.is_none() {
+        if self.running.is_empty() {
             return Vec::new();
         }
         let kind = match self.last_wish {

@@ -3,7 +3,7 @@
 //! A decider: it is told what workers report and answers what that changed. Legal changes are those of
 //! [`model::state`](millstream_model::state).
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 use millstream_model::{
     deployment::Placement,
@@ -129,10 +129,16 @@ impl ExecutionGraph {
     /// These attempts were deployed by an earlier leader, and run.
     pub fn adopt(&mut self, generation: Generation, placements: &[Placement], now: Moment) {
         self.deploy(generation, placements, now);
-        for execution in self.executions_mut() {
+        for execution in self.executions_of_mut(placements.iter().map(|placement| placement.subtask)) {
             execution.enter(ExecutionState::Initializing, now);
             execution.enter(ExecutionState::Running, now);
         }
+    }
+
+    /// These attempts were deployed by an earlier leader, have not ended, and are told to.
+    pub fn take_over_to_cancel(&mut self, generation: Generation, placements: &[Placement], now: Moment) {
+        self.deploy(generation, placements, now);
+        self.cancel(placements.iter().map(|placement| placement.subtask), now);
     }
 
     /// A worker has reported the state of an attempt.
@@ -174,23 +180,23 @@ impl ExecutionGraph {
         self.execution_mut(attempt).map(|execution| execution.metrics = metrics).is_some()
     }
 
-    /// All attempts that have not ended are told to; they end when their workers say so.
-    pub fn cancel(&mut self, now: Moment) {
-        let alive = self.executions_mut().filter(|execution| execution.state.may_become(ExecutionState::Canceling));
+    /// The attempts of these subtasks that have not ended are told to; they end when their workers say so.
+    pub fn cancel(&mut self, subtasks: impl IntoIterator<Item = Subtask>, now: Moment) {
+        let alive =
+            self.executions_of_mut(subtasks).filter(|execution| execution.state.may_become(ExecutionState::Canceling));
         alive.for_each(|execution| execution.enter(ExecutionState::Canceling, now));
     }
 
-    /// A worker is gone, and its tasks with it. They are not waited for. Whether there were any that had not ended.
-    pub fn on_worker_failed(&mut self, worker: WorkerId, failure: &Failure, now: Moment) -> bool {
-        let lost =
-            self.executions_mut().filter(|execution| execution.worker == worker && !execution.state.is_terminal());
-        let mut lost_any = false;
-        for execution in lost {
+    /// A worker is gone, and its tasks with it. They are not waited for. Those that had not ended.
+    pub fn on_worker_failed(&mut self, worker: WorkerId, failure: &Failure, now: Moment) -> Vec<Subtask> {
+        let executions = self.vertices.iter_mut().filter_map(|vertex| vertex.current.as_mut());
+        let lost = executions.filter(|execution| execution.worker == worker && !execution.state.is_terminal());
+        let fail = |execution: &mut Execution| {
             execution.enter(ExecutionState::Failed, now);
             execution.failure = Some(failure.clone());
-            lost_any = true;
-        }
-        lost_any
+            execution.attempt.subtask
+        };
+        lost.map(fail).collect()
     }
 
     /// In topological order of the vertices, and by index within each.
@@ -222,6 +228,11 @@ impl ExecutionGraph {
         self.executions().all(|execution| execution.state.is_terminal())
     }
 
+    /// The current attempts of these subtasks.
+    pub fn executions_of<'a>(&'a self, subtasks: &'a [Subtask]) -> impl Iterator<Item = &'a Execution> {
+        subtasks.iter().filter_map(|subtask| self.vertex(*subtask)?.current.as_ref())
+    }
+
     fn all(&self, condition: impl Fn(&Execution) -> bool) -> bool {
         self.vertices.iter().all(|vertex| vertex.current.as_ref().is_some_and(&condition))
     }
@@ -231,8 +242,14 @@ impl ExecutionGraph {
         vertex.current.as_mut().filter(|execution| execution.attempt == attempt)
     }
 
-    fn executions_mut(&mut self) -> impl Iterator<Item = &mut Execution> {
-        self.vertices.iter_mut().filter_map(|vertex| vertex.current.as_mut())
+    fn executions_of_mut(
+        &mut self,
+        subtasks: impl IntoIterator<Item = Subtask>,
+    ) -> impl Iterator<Item = &mut Execution> {
+        let places: BTreeSet<usize> =
+            subtasks.into_iter().filter_map(|subtask| self.index.get(&subtask).copied()).collect();
+        let vertices = self.vertices.iter_mut().enumerate();
+        vertices.filter(move |(place, _)| places.contains(place)).filter_map(|(_, vertex)| vertex.current.as_mut())
     }
 }
 
@@ -331,7 +348,7 @@ mod tests {
     fn an_older_generations_report_changes_nothing() {
         use ExecutionState::*;
         let mut execution = deployed(1);
-        execution.cancel(NOW);
+        execution.cancel([attempt(1, 0).subtask, attempt(1, 1).subtask], NOW);
         report(&mut execution, attempt(1, 0), Canceled);
         report(&mut execution, attempt(1, 1), Failed);
         deploy(&mut execution, 2);
@@ -346,7 +363,7 @@ mod tests {
         let mut execution = deployed(1);
         report(&mut execution, attempt(1, 0), Initializing);
         report(&mut execution, attempt(1, 0), Running);
-        execution.cancel(NOW);
+        execution.cancel([attempt(1, 0).subtask, attempt(1, 1).subtask], NOW);
         assert_eq!(report(&mut execution, attempt(1, 0), Finished), Effect::Changed(Canceled));
     }
 

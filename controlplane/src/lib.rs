@@ -12,6 +12,7 @@
 //! |---|---|
 //! | the loop that runs a job, and the handle to it | [`job_master`] |
 //! | the states of all subtasks | [`execution_graph`] |
+//! | what is deployed, fails over and is adopted as one | [`regions`] |
 //! | which subtask runs in which slot of which worker | [`scheduler`] |
 //! | when a checkpoint starts, counts, fails and goes | [`checkpoint`] |
 //! | whether, when and what to restart | [`failover`] |
@@ -30,12 +31,13 @@ pub mod execution_graph;
 pub mod failover;
 pub mod job_master;
 pub mod leadership;
+pub mod regions;
 pub mod scheduler;
 pub mod store;
 pub mod why;
 
 pub use job_master::{
     AdoptionConfig, Busy, CheckpointRefused, CheckpointStats, ExecutionSnapshot, JobHandle, JobMaster, JobMasterConfig,
-    JobMetrics, JobOutcome, JobTimings, SteppedJobMaster, TaskCounts, TaskSnapshot, WorkerLink,
+    JobMetrics, JobOutcome, JobTimings, OnDecided, SteppedJobMaster, TaskCounts, TaskSnapshot, WorkerLink,
 };
 pub use store::{JobRecord, Store, StoreError};

@@ -14,6 +14,7 @@
 //! | the channels of a deployment | `wiring` |
 //! | who a worker is to others | `network` |
 //! | the loop of a slot | `slot_thread` |
+//! | which threads there are, and whose tasks share them | `slot_threads` |
 //! | one subtask: its life, its steps | `task` |
 //! | reading channels: watermarks, barriers, ends | `input`, [`barrier`], [`watermark`] |
 //! | building a chain from the job graph | `chain` |
@@ -34,6 +35,7 @@ mod processors;
 mod report;
 mod restore;
 mod slot_thread;
+mod slot_threads;
 mod snapshot;
 mod task;
 pub mod watermark;

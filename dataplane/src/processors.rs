@@ -1,8 +1,12 @@
 //! Which processors the process owns: whether slot threads may be pinned and may spin.
 
-use std::{collections::HashSet, fs};
+use std::{collections::BTreeSet, fs};
 
-use millstream_model::{config::Affinity, deployment::Deployment, id::WorkerId};
+use millstream_model::{
+    config::Affinity,
+    deployment::Deployment,
+    id::{SlotIndex, WorkerId},
+};
 use nix::{
     sched::{CpuSet, sched_getaffinity, sched_setaffinity},
     unistd::Pid,
@@ -51,15 +55,15 @@ impl Processors {
 }
 
 /// Slots of other workers at the same address: their threads want the same processors.
-pub(crate) fn neighbours(deployment: &Deployment, worker: WorkerId) -> usize {
+pub(crate) fn neighbours(deployment: &Deployment, worker: WorkerId) -> BTreeSet<(WorkerId, SlotIndex)> {
     let host_of = |worker: WorkerId| {
         let peer = deployment.peers.iter().find(|peer| peer.worker == worker)?;
         peer.shuffle_address.map(|address| address.ip())
     };
-    let Some(own) = host_of(worker) else { return 0 };
+    let Some(own) = host_of(worker) else { return BTreeSet::new() };
     let elsewhere = deployment.placements.iter().filter(|placement| placement.worker != worker);
-    let slots = elsewhere.map(|placement| (placement.worker, placement.slot)).collect::<HashSet<_>>();
-    slots.into_iter().filter(|(worker, _)| host_of(*worker) == Some(own)).count()
+    let slots = elsewhere.map(|placement| (placement.worker, placement.slot)).collect::<BTreeSet<_>>();
+    slots.into_iter().filter(|(worker, _)| host_of(*worker) == Some(own)).collect()
 }
 
 fn allowed() -> Vec<usize> {
@@ -96,7 +100,7 @@ fn has_quota() -> bool {
 mod tests {
     use millstream_model::{
         deployment::{ChannelToken, Peer, Placement},
-        id::{Generation, JobVertexId, SlotIndex, Subtask},
+        id::{Generation, JobVertexId, Subtask},
     };
 
     use super::*;
@@ -121,6 +125,7 @@ mod tests {
         };
         let deployment = Deployment {
             generation: Generation(1),
+            attempt: 1,
             token: ChannelToken(1),
             // Two subtasks share the first slot of worker 1.
             placements: vec![
@@ -133,7 +138,7 @@ mod tests {
             peers: vec![peer(0, "10.0.0.1:1"), peer(1, "10.0.0.1:2"), peer(2, "10.0.0.2:1")],
             restore: None,
         };
-        let of = |worker| neighbours(&deployment, WorkerId(worker));
+        let of = |worker| neighbours(&deployment, WorkerId(worker)).len();
         assert_eq!([of(0), of(1), of(2), of(3)], [2, 1, 0, 0]);
     }
 }

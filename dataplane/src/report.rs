@@ -8,7 +8,7 @@ use std::{
 use crossbeam_channel::Sender;
 use millstream_model::{
     fault::Failure,
-    id::{ExecutionAttemptId, WorkerId},
+    id::{ExecutionAttemptId, Generation, WorkerId},
     message::{FromWorker, Report},
     state::ExecutionState,
 };
@@ -55,8 +55,8 @@ impl Reporter {
     }
 
     /// Tasks of an earlier deployment are of no interest any more.
-    pub(crate) fn forget_tasks(&self) {
-        self.lock().clear();
+    pub(crate) fn forget_tasks(&self, generation: Generation) {
+        self.lock().retain(|attempt, _| attempt.generation != generation);
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<ExecutionAttemptId, LastReported>> {

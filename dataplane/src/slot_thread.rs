@@ -5,6 +5,7 @@
 
 use std::{
     collections::{HashMap, VecDeque},
+    convert::Infallible,
     panic::{AssertUnwindSafe, catch_unwind},
     pin::Pin,
     rc::Rc,
@@ -17,7 +18,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crossbeam_channel::{Receiver, Sender, unbounded};
+use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 use millstream_api::{
     context::{Accumulators, IoTask, Services, TaskWaker},
     flow::{self, Flow},
@@ -69,6 +70,23 @@ pub(crate) struct Blueprint {
     /// `None` if no task here has to do with other workers.
     pub(crate) drive: Option<SlotDrive>,
     pub(crate) settings: Settings,
+    /// Which of the region's deployments this is.
+    pub(crate) attempt_number: u64,
+    pub(crate) sign: LifeSign,
+}
+
+/// What each task of a deployment holds for as long as it lives: when all are gone its tasks are.
+#[derive(Clone)]
+pub(crate) struct LifeSign {
+    _alive: Sender<Infallible>,
+}
+
+impl LifeSign {
+    /// One for the tasks of a deployment, and what waits for the end of all of them.
+    pub(crate) fn new() -> (LifeSign, Receiver<Infallible>) {
+        let (alive, gone) = bounded(0);
+        (LifeSign { _alive: alive }, gone)
+    }
 }
 
 /// What the configuration says about tasks.
@@ -78,14 +96,14 @@ pub(crate) struct Settings {
     pub(crate) limits: Limits,
     pub(crate) buffer_timeout: BufferTimeout,
     pub(crate) step_warning: Duration,
-    /// How long a thread looks for news before it sleeps; zero if it may not.
-    pub(crate) spin: Duration,
 }
 
 /// A mail to a slot's thread.
 pub(crate) enum Mail {
     Start(Box<Blueprint>),
     Task(Subtask, TaskMail),
+    /// Look for news so long before sleeping; not at all if it is zero.
+    Spin(Duration),
     /// End when the last task has ended. Not left to the mailbox being dropped: coordinators hold it, too, and end later.
     End,
 }
@@ -183,6 +201,7 @@ impl SlotThread {
             match mail {
                 Mail::Start(blueprint) => self.start_task(*blueprint),
                 Mail::Task(subtask, mail) => self.deliver(subtask, mail),
+                Mail::Spin(spin) => self.spin = spin,
                 Mail::End => self.is_ending = true,
             }
         }
@@ -199,7 +218,6 @@ impl SlotThread {
 
     fn start_task(&mut self, blueprint: Blueprint) {
         let (attempt, reporter) = (blueprint.attempt, blueprint.reporter.clone());
-        self.spin = blueprint.settings.spin;
         if self.drive.is_none()
             && let Some(drive) = &blueprint.drive
         {
@@ -251,7 +269,7 @@ impl SlotThread {
 
 fn build(blueprint: Blueprint, waker: Arc<Waker>, runtime: Handle) -> Result<Task, Failure> {
     let Blueprint { graph, vertex, attempt, senders, gate, restored, coordinators, .. } = blueprint;
-    let log_task = Arc::new(log_task(&graph.vertices[vertex], attempt));
+    let log_task = Arc::new(log_task(&graph.vertices[vertex], attempt.subtask.index, blueprint.attempt_number));
     let _entered = log::context::enter(&log_task);
     let flow = Rc::new(Flow::default());
     flow.set_now_millis(clock::wall_millis());
@@ -293,16 +311,17 @@ fn build(blueprint: Blueprint, waker: Arc<Waker>, runtime: Handle) -> Result<Tas
         uploader: blueprint.uploader,
         buffer_timeout: blueprint.settings.buffer_timeout,
         step_warning: blueprint.settings.step_warning,
+        sign: blueprint.sign,
     }))
 }
 
-fn log_task(vertex: &JobVertex, attempt: ExecutionAttemptId) -> LogTask {
+fn log_task(vertex: &JobVertex, subtask: u32, attempt: u64) -> LogTask {
     LogTask {
         vertex: vertex.id.to_string(),
         name: vertex.name.clone(),
-        subtask: attempt.subtask.index,
+        subtask,
         parallelism: vertex.parallelism,
-        attempt: attempt.generation.0,
+        attempt,
     }
 }
 

@@ -41,6 +41,7 @@ use crate::{
     input::{GateInput, Polled},
     metrics::{Spent, TaskCounters},
     report::Reporter,
+    slot_thread::LifeSign,
     snapshot::{Uploader, nanos_since},
 };
 
@@ -124,6 +125,8 @@ pub(crate) struct Task {
     /// End of the last step: what lies between two steps was spent as that one ended.
     stepped: Instant,
     spending: Spent,
+    /// The last to go.
+    _sign: LifeSign,
 }
 
 /// What a task is made of besides its chain.
@@ -140,6 +143,7 @@ pub(crate) struct TaskParts {
     pub(crate) uploader: Uploader,
     pub(crate) buffer_timeout: BufferTimeout,
     pub(crate) step_warning: Duration,
+    pub(crate) sign: LifeSign,
 }
 
 /// Whether a task wants to run again.
@@ -174,6 +178,7 @@ impl Task {
             dirty: false,
             flushed: now,
             spending: Spent::Idle,
+            _sign: parts.sign,
         }
     }
 

@@ -336,6 +336,9 @@ fn coordinated(
     let mut needed = Vec::new();
     for vertex in graph.vertices.iter().filter(has_coordinator) {
         let first = Subtask { vertex: vertex.id, index: 0 };
+        if !workers.contains_key(&first) {
+            continue; // of another region, as all of its subtasks
+        }
         let host = worker_of(workers, first)?;
         for subtask in (0..vertex.parallelism).map(|index| Subtask { vertex: vertex.id, index }) {
             let at = worker_of(workers, subtask)?;
@@ -349,7 +352,7 @@ fn coordinated(
     Ok(needed)
 }
 
-/// The channels of a job that begin or end at `worker`, in the order in which gates and edges number them.
+/// The channels of a region that begin or end at `worker`, in the order in which gates and edges number them.
 fn connections(
     graph: &JobGraph,
     workers: &HashMap<Subtask, WorkerId>,
@@ -358,7 +361,8 @@ fn connections(
     let mut connections = Vec::new();
     for (target, vertex) in graph.vertices.iter().enumerate() {
         for consumer in (0..vertex.parallelism).map(|index| Subtask { vertex: vertex.id, index }) {
-            let to = worker_of(workers, consumer)?;
+            // Those of other regions have no channels to those of this one.
+            let Some(to) = workers.get(&consumer).copied() else { continue };
             for (edge, job_edge) in graph.inputs(target) {
                 let source = &graph.vertices[job_edge.source];
                 for index in 0..source.parallelism {

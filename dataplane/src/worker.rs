@@ -1,7 +1,8 @@
 //! The control thread of a worker: obeys the JobMaster, starts and stops tasks, and reports.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
+    convert::Infallible,
     io::{self, Write as _},
     sync::Arc,
     thread::{self, JoinHandle},
@@ -11,10 +12,13 @@ use std::{
 use crossbeam_channel::{Receiver, Sender, select, tick, unbounded};
 use millstream_api::{metrics::MetricRegistry, signal::Barrier};
 use millstream_model::{
-    config::{self, Threading},
-    deployment::{CoordinatorState, Deployment, Placement},
+    config,
+    deployment::{CompletedCheckpoint, CoordinatorState, Deployment, Placement},
     fault::Failure,
-    id::{CheckpointId, ExecutionAttemptId, Generation, JobVertexId, LeaderEpoch, OperatorId, Subtask, WorkerId},
+    id::{
+        CheckpointId, ExecutionAttemptId, Generation, JobVertexId, LeaderEpoch, OperatorId, SlotIndex, Subtask,
+        WorkerId,
+    },
     job_graph::JobGraph,
     message::{CheckpointKind, Command, FromWorker, Report, TaskName, TaskStatus, ToWorker},
     state::ExecutionState,
@@ -36,7 +40,8 @@ use crate::{
     processors::{Processors, neighbours},
     report::Reporter,
     restore::RestoredState,
-    slot_thread::{self, Blueprint, Mail, Settings, SlotMailbox},
+    slot_thread::{Blueprint, LifeSign, Mail, Settings},
+    slot_threads::{RegionThreads, SlotThreads, unknown_vertex},
     snapshot::{Uploader, with_causes},
     task::TaskMail,
     wiring::{Layout, Origin, Wiring},
@@ -102,7 +107,11 @@ impl Worker {
             from_exchange,
             runtime,
             epoch: LeaderEpoch::default(),
-            job: None,
+            newest: Generation::default(),
+            regions: BTreeMap::new(),
+            threads: SlotThreads::default(),
+            snapshots: unbounded(),
+            restored: None,
             segments: Vec::new(),
         };
         let thread = thread::Builder::new().name("worker".to_owned()).spawn(move || control.run(&receiver));
@@ -149,25 +158,38 @@ struct Control {
     runtime: Runtime,
     /// The highest that a message has carried; lower ones are refused.
     epoch: LeaderEpoch,
-    job: Option<RunningJob>,
-    /// Of each deployment that has not given back all of its segments, as far as is known.
+    /// The newest deployment that was obeyed. They come in their order, and each once.
+    newest: Generation,
+    /// The regions that have tasks here.
+    regions: BTreeMap<Generation, RunningRegion>,
+    /// Of the slots, which regions share.
+    threads: SlotThreads,
+    snapshots: (Sender<CoordinatorSnapshot>, Receiver<CoordinatorSnapshot>),
+    /// What the deployment before started from, and its directory: regions that are deployed together start from the same.
+    restored: Option<(String, Arc<RestoredState>)>,
+    /// Of each deployment that has ended and not given back all of its segments, as far as is known.
     segments: Vec<Census>,
 }
 
-/// One deployment.
-struct RunningJob {
+/// One deployment of a region.
+struct RunningRegion {
     generation: Generation,
+    /// Of all its subtasks, wherever they are.
+    subtasks: BTreeSet<Subtask>,
     /// Of the tasks here.
     placements: Vec<Placement>,
     /// Whether its tasks were told to end: no leader may take them for ones that go on.
     is_ending: bool,
-    /// The mailbox of each subtask's thread.
-    tasks: BTreeMap<Subtask, SlotMailbox>,
+    threads: RegionThreads,
+    /// Says that the last task has gone.
+    gone: Receiver<Infallible>,
+    /// Slots of other workers of this host that its tasks are in.
+    neighbours: BTreeSet<(WorkerId, SlotIndex)>,
+    /// Of its channels, once they are made.
+    segments: Option<Census>,
     sources: Vec<Subtask>,
     counters: Vec<(ExecutionAttemptId, Arc<TaskCounters>, MetricRegistry)>,
-    threads: Vec<JoinHandle<()>>,
     coordinators: HashMap<OperatorId, CoordinatorLine>,
-    snapshots: Receiver<CoordinatorSnapshot>,
     /// The checkpoint that coordinators were snapshotted for and whose barriers are not in the sources yet: they hold
     /// back what they send.
     holding: Option<CheckpointId>,
@@ -190,8 +212,6 @@ impl Control {
         // Not a time from the last message on: where checkpoints are frequent, it would never be over.
         let metrics_due = tick(METRICS_INTERVAL);
         loop {
-            let never = crossbeam_channel::never();
-            let snapshots = self.job.as_ref().map_or(never, |job| job.snapshots.clone());
             // Without an exchange nobody holds the other end.
             let from_exchange =
                 if self.exchange.is_some() { self.from_exchange.clone() } else { crossbeam_channel::never() };
@@ -209,19 +229,19 @@ impl Control {
                     }
                     Err(_) => break,
                 },
-                recv(snapshots) -> snapshot => if let Ok(snapshot) = snapshot {
+                recv(self.snapshots.1) -> snapshot => if let Ok(snapshot) = snapshot {
                     self.on_coordinator_snapshot(snapshot);
-                } else {
-                    // All coordinators have ended.
-                    self.job.iter_mut().for_each(|job| job.snapshots = crossbeam_channel::never());
                 },
                 recv(from_exchange) -> event => if let Ok(event) = event {
                     self.on_exchange_event(event);
                 },
-                recv(metrics_due) -> _ => self.report_metrics(),
+                recv(metrics_due) -> _ => {
+                    self.restored = None;
+                    self.report_metrics();
+                }
             }
         }
-        self.stop();
+        self.stop_all();
         // With it ends the last thread that reads or writes segments.
         self.exchange = None;
         self.check_segments();
@@ -246,14 +266,14 @@ impl Control {
         match command {
             Command::Deploy { graph, deployment } => {
                 let generation = deployment.generation;
-                if self.job.as_ref().is_some_and(|job| job.generation >= generation) {
+                if generation <= self.newest {
                     return; // repeated
                 }
-                self.stop();
-                self.reporter.forget_tasks();
+                self.newest = generation;
+                self.end_earlier(&deployment);
                 let graph = Arc::new(*graph);
                 if let Err(failure) = self.deploy(&graph, &deployment) {
-                    self.stop();
+                    self.stop(generation);
                     for placement in self.own(&deployment) {
                         let attempt = ExecutionAttemptId { subtask: placement.subtask, generation };
                         self.reporter.state(attempt, ExecutionState::Deploying);
@@ -262,9 +282,9 @@ impl Control {
                 }
             }
             Command::Cancel { generation } => {
-                if let Some(job) = self.job.as_mut().filter(|job| job.generation <= generation) {
-                    job.is_ending = true;
-                    self.tell_all(|| TaskMail::Cancel);
+                if let Some(region) = self.regions.get_mut(&generation) {
+                    region.is_ending = true;
+                    region.tell_all(|| TaskMail::Cancel);
                 }
             }
             Command::SnapshotCoordinators { generation, checkpoint } => {
@@ -272,19 +292,21 @@ impl Control {
             }
             Command::TriggerCheckpoint { generation, checkpoint, kind } => self.trigger(generation, checkpoint, kind),
             Command::CheckpointComplete { generation, checkpoint } => {
-                self.tell_generation(generation, || TaskMail::Complete(checkpoint));
+                self.tell_region(generation, || TaskMail::Complete(checkpoint));
             }
             Command::CheckpointAborted { generation, checkpoint } => {
-                if let Some(job) = self.job.as_mut().filter(|job| job.generation == generation) {
-                    job.triggered.take_if(|barrier| barrier.checkpoint == checkpoint);
-                    job.release(checkpoint);
+                if let Some(region) = self.regions.get_mut(&generation) {
+                    region.triggered.take_if(|barrier| barrier.checkpoint == checkpoint);
+                    region.release(checkpoint);
                 }
-                self.tell_generation(generation, || TaskMail::Aborted(checkpoint));
+                self.tell_region(generation, || TaskMail::Aborted(checkpoint));
             }
             Command::Finish { generation } => {
-                self.report_metrics();
-                self.job.iter_mut().filter(|job| job.generation == generation).for_each(|job| job.is_ending = true);
-                self.tell_generation(generation, || TaskMail::Finish);
+                self.report_tasks(self.regions.get(&generation).into_iter());
+                if let Some(region) = self.regions.get_mut(&generation) {
+                    region.is_ending = true;
+                }
+                self.tell_region(generation, || TaskMail::Finish);
             }
             Command::ReportStatus => self.report_status(),
             // Of the process, and of the loop above.
@@ -295,13 +317,14 @@ impl Control {
     /// What a new leader adopts, or does not. It has spoken with its own epoch, so that from here on nobody hears the old
     /// one.
     fn report_status(&self) {
-        let placements = self.job.iter().flat_map(|job| job.placements.iter().map(move |own| (job, own)));
+        let regions = self.regions.values();
+        let placements = regions.flat_map(|region| region.placements.iter().map(move |own| (region, own)));
         self.reporter.send_status(|last| {
-            let status = |(job, placement): (&RunningJob, &Placement)| {
-                let attempt = ExecutionAttemptId { subtask: placement.subtask, generation: job.generation };
+            let status = |(region, placement): (&RunningRegion, &Placement)| {
+                let attempt = ExecutionAttemptId { subtask: placement.subtask, generation: region.generation };
                 let last = last.get(&attempt);
                 let state = last.map_or(ExecutionState::Deploying, |last| last.state);
-                let is_leaving = job.is_ending && !state.is_terminal();
+                let is_leaving = region.is_ending && !state.is_terminal();
                 TaskStatus {
                     attempt,
                     slot: placement.slot,
@@ -318,54 +341,46 @@ impl Control {
         deployment.placements.iter().filter(move |placement| placement.worker == worker)
     }
 
-    fn tell_generation(&self, generation: Generation, mail: impl Fn() -> TaskMail) {
-        if self.job.as_ref().is_some_and(|job| job.generation == generation) {
-            self.tell_all(mail);
-        }
-    }
-
-    fn tell_all(&self, mail: impl Fn() -> TaskMail) {
-        for (subtask, mailbox) in self.job.iter().flat_map(|job| &job.tasks) {
-            mailbox.send(Mail::Task(*subtask, mail()));
-        }
+    fn tell_region(&self, generation: Generation, mail: impl Fn() -> TaskMail) {
+        self.regions.get(&generation).into_iter().for_each(|region| region.tell_all(&mail));
     }
 
     fn snapshot_coordinators(&mut self, generation: Generation, checkpoint: CheckpointId) {
-        let Some(job) = self.job.as_mut().filter(|job| job.generation == generation) else { return };
-        job.holding = Some(checkpoint);
-        job.coordinators.values().for_each(|line| line.mail(CoordinatorMail::Snapshot(checkpoint)));
+        let Some(region) = self.regions.get_mut(&generation) else { return };
+        region.holding = Some(checkpoint);
+        region.coordinators.values().for_each(|line| line.mail(CoordinatorMail::Snapshot(checkpoint)));
     }
 
     /// What a coordinator has sent since its snapshot goes after the barriers.
     fn trigger(&mut self, generation: Generation, checkpoint: CheckpointId, kind: CheckpointKind) {
-        let Some(job) = self.job.as_mut().filter(|job| job.generation == generation) else { return };
-        job.triggered = Some(Barrier { checkpoint, kind });
-        job.inject_if_ready();
+        let Some(region) = self.regions.get_mut(&generation) else { return };
+        region.triggered = Some(Barrier { checkpoint, kind });
+        region.inject_if_ready();
     }
 
     fn on_exchange_event(&mut self, event: ExchangeEvent) {
-        let Some(job) = self.job.as_mut() else { return };
         match event {
             ExchangeEvent::Lost { peer, generations, failure } => {
-                if generations.contains(&job.generation) {
-                    job.fail_tasks_of(peer, &failure);
-                }
+                let regions = generations.iter().filter_map(|generation| self.regions.get(generation));
+                regions.for_each(|region| region.fail_tasks_of(peer, &failure));
             }
             ExchangeEvent::Refused { peer, generation, failure } => {
-                if generation == job.generation {
-                    job.fail_tasks_of(peer, &failure);
+                if let Some(region) = self.regions.get(&generation) {
+                    region.fail_tasks_of(peer, &failure);
                 }
             }
-            ExchangeEvent::Coordinator { event } if event.generation == job.generation => job.on_event(event),
-            ExchangeEvent::Coordinator { .. } => {}
+            ExchangeEvent::Coordinator { event } => {
+                if let Some(region) = self.regions.get_mut(&event.generation) {
+                    region.on_event(event);
+                }
+            }
         }
     }
 
     /// Whether the checkpoint goes on is for the JobMaster to say: it triggers or aborts it, which releases what is held.
     fn on_coordinator_snapshot(&mut self, snapshot: CoordinatorSnapshot) {
         let CoordinatorSnapshot { generation, operator, checkpoint, state } = snapshot;
-        let is_held = |job: &RunningJob| job.generation == generation && job.holding == Some(checkpoint);
-        if !self.job.as_ref().is_some_and(is_held) {
+        if self.regions.get(&generation).is_none_or(|region| region.holding != Some(checkpoint)) {
             return;
         }
         self.reporter.send(match state {
@@ -375,8 +390,16 @@ impl Control {
     }
 
     fn report_metrics(&self) {
+        self.report_tasks(self.regions.values());
+        let peers = self.exchange.as_ref().map(|(exchange, _)| exchange.metrics()).unwrap_or_default();
+        if !peers.is_empty() {
+            self.reporter.send(Report::Shuffle { peers });
+        }
+    }
+
+    fn report_tasks<'a>(&self, regions: impl Iterator<Item = &'a RunningRegion> + Clone) {
         let now = clock::now();
-        let all = self.job.iter().flat_map(|job| &job.counters);
+        let all = regions.flat_map(|region| &region.counters);
         let tasks: Vec<_> = all.clone().map(|(attempt, counters, _)| (*attempt, counters.report(now))).collect();
         if !tasks.is_empty() {
             self.reporter.send(Report::Metrics { tasks });
@@ -386,39 +409,94 @@ impl Control {
         if !tasks.is_empty() {
             self.reporter.send(Report::OperatorMetrics { tasks });
         }
-        let peers = self.exchange.as_ref().map(|(exchange, _)| exchange.metrics()).unwrap_or_default();
-        if !peers.is_empty() {
-            self.reporter.send(Report::Shuffle { peers });
+    }
+
+    /// Ends the deployment of this region before, if it was here. Its tasks have ended, or the JobMaster thinks so.
+    fn end_earlier(&mut self, deployment: &Deployment) {
+        let is_of =
+            |region: &RunningRegion| deployment.placements.iter().any(|it| region.subtasks.contains(&it.subtask));
+        let earlier: Vec<_> =
+            self.regions.values().filter(|region| is_of(region)).map(|region| region.generation).collect();
+        for generation in earlier {
+            self.stop(generation);
+            self.reporter.forget_tasks(generation);
         }
     }
 
-    /// Ends the current deployment and waits for its threads. Tasks that do not end keep their thread waiting; the
-    /// JobMaster's watchdog deals with that.
-    fn stop(&mut self) {
-        self.tell_all(|| TaskMail::Cancel);
-        if let Some(job) = self.job.take() {
-            let RunningJob { generation, tasks, coordinators, threads, .. } = job;
-            drop(coordinators);
-            if let Some((exchange, _)) = &self.exchange {
-                exchange.detach(generation);
-            }
-            tasks.values().for_each(|mailbox| mailbox.send(Mail::End));
-            threads.into_iter().for_each(|thread| {
-                let _ = thread.join();
-            });
+    fn stop_all(&mut self) {
+        self.regions.values().for_each(|region| region.tell_all(|| TaskMail::Cancel));
+        let all: Vec<_> = self.regions.keys().copied().collect();
+        all.into_iter().for_each(|generation| self.stop(generation));
+    }
+
+    /// Ends a deployment and waits for its tasks. Those that do not end keep the worker waiting; the JobMaster's watchdog
+    /// deals with that.
+    fn stop(&mut self, generation: Generation) {
+        let Some(region) = self.regions.remove(&generation) else { return };
+        region.tell_all(|| TaskMail::Cancel);
+        let RunningRegion { threads, coordinators, gone, segments, .. } = region;
+        drop(coordinators);
+        if let Some((exchange, _)) = &self.exchange {
+            exchange.detach(generation);
         }
+        self.threads.leave(threads);
+        // On threads that others go on using. Nothing is ever sent: it ends when the last task has.
+        let _ = gone.recv();
+        self.segments.extend(segments);
     }
 
     fn deploy(&mut self, graph: &Arc<JobGraph>, deployment: &Deployment) -> Result<(), Failure> {
         self.check_artifact(graph)?;
-        let restored = deployment.restore.as_ref().map(RestoredState::read).transpose()?;
-        let mut threads = self.start_threads(graph, deployment)?;
+        let restored = deployment.restore.as_ref().map(|checkpoint| self.read_restored(checkpoint)).transpose()?;
+        let processors = Processors::find(&graph.configuration.get(&config::AFFINITY)?);
+        let placements: Vec<_> = self.own(deployment).copied().collect();
+        let threads = self.threads.enter(graph, &placements, &processors, self.runtime.handle())?;
+        let (sign, gone) = LifeSign::new();
+        let region = RunningRegion::new(deployment, placements, threads, gone, neighbours(deployment, self.worker));
+        // From here on it is the region that is stopped, whatever goes wrong.
+        self.regions.insert(deployment.generation, region);
+        self.set_spin(graph, &processors)?;
+        self.start_tasks(graph, deployment, restored.as_deref(), sign)
+    }
+
+    fn read_restored(&mut self, checkpoint: &CompletedCheckpoint) -> Result<Arc<RestoredState>, Failure> {
+        if let Some((directory, state)) = &self.restored
+            && *directory == checkpoint.directory
+        {
+            return Ok(state.clone());
+        }
+        let state = Arc::new(RestoredState::read(checkpoint)?);
+        self.restored = Some((checkpoint.directory.clone(), state.clone()));
+        Ok(state)
+    }
+
+    /// Threads may spin while there is a processor for each of them, and for those of the workers beside this one.
+    fn set_spin(&self, graph: &JobGraph, processors: &Processors) -> Result<(), Failure> {
+        let regions = || self.regions.values();
+        let neighbours: BTreeSet<_> = regions().flat_map(|region| &region.neighbours).collect();
+        let own: usize = regions().map(|region| region.threads.own()).sum();
+        let may_spin = processors.may_spin(self.threads.shared() + own + neighbours.len());
+        let spin = if may_spin { graph.configuration.get(&config::TASK_SPIN)? } else { Duration::ZERO };
+        regions().for_each(|region| region.threads.set_spin(spin));
+        Ok(())
+    }
+
+    fn start_tasks(
+        &mut self,
+        graph: &Arc<JobGraph>,
+        deployment: &Deployment,
+        restored: Option<&RestoredState>,
+        sign: LifeSign,
+    ) -> Result<(), Failure> {
+        let generation = deployment.generation;
+        let region = self.regions.get(&generation).expect("it was just made");
+        let mailboxes = region.threads.mailboxes.clone();
         let layout = Layout::new(graph)?;
-        let settings = self.settings(graph, &layout, &threads)?;
+        let settings = self.settings(graph, &layout)?;
         let exchange = self.exchange.as_ref().map(|(exchange, origin)| (exchange, *origin));
-        let mut wiring = Wiring::new(graph, deployment, &layout, self.worker, &threads.mailboxes, exchange)?;
+        let mut wiring = Wiring::new(graph, deployment, &layout, self.worker, &mailboxes, exchange)?;
         self.segments.retain(|segments| segments.in_use() > 0);
-        self.segments.push(wiring.segments.clone());
+        let segments = wiring.segments.clone();
         let directory = graph.configuration.get(&config::CHECKPOINTING_DIR)?;
         let directory = directory.as_deref().map(local_path).transpose();
         let directory = directory.map_err(|cause| Failure::fatal(with_causes(&cause)))?;
@@ -428,22 +506,23 @@ impl Control {
             reporter: self.reporter.clone(),
         };
 
-        let (snapshot_sender, snapshots) = unbounded();
         let mut coordinators = HashMap::new();
         let mut starting = Vec::new();
         for (vertex, operator) in coordinated(graph) {
             let job_vertex = &graph.vertices[vertex];
             let id = job_vertex.operators[operator].id;
+            if !deployment.placements.iter().any(|placement| placement.subtask.vertex == job_vertex.id) {
+                continue; // of another region
+            }
             let host = wiring.worker_of(Subtask { vertex: job_vertex.id, index: 0 })?;
             if host != self.worker {
                 let peer = self.line(host)?;
-                let generation = deployment.generation;
                 coordinators.insert(id, CoordinatorLine::There { peer, generation, operator: id });
                 continue;
             }
             let subtasks = (0..job_vertex.parallelism).map(|index| {
                 let subtask = Subtask { vertex: job_vertex.id, index };
-                Ok::<_, Failure>(match threads.mailboxes.get(&subtask) {
+                Ok::<_, Failure>(match mailboxes.get(&subtask) {
                     Some(mailbox) => SubtaskLine::Here(mailbox.clone()),
                     None => SubtaskLine::There(self.line(wiring.worker_of(subtask)?)?),
                 })
@@ -455,35 +534,16 @@ impl Control {
                 graph: graph.clone(),
                 vertex,
                 operator,
-                generation: deployment.generation,
-                restored: restored.as_ref().and_then(|state| state.coordinator(id).cloned()),
+                generation,
+                restored: restored.and_then(|state| state.coordinator(id).cloned()),
                 subtasks,
                 reporter: self.reporter.clone(),
-                snapshots: snapshot_sender.clone(),
+                snapshots: self.snapshots.0.clone(),
             };
             starting.push((parts, mails));
         }
 
-        let mut job = RunningJob {
-            generation: deployment.generation,
-            placements: self.own(deployment).copied().collect(),
-            is_ending: false,
-            tasks: threads.mailboxes.clone(),
-            sources: Vec::new(),
-            counters: Vec::new(),
-            threads: std::mem::take(&mut threads.handles),
-            coordinators,
-            snapshots,
-            holding: None,
-            triggered: None,
-            snapshotted: wiring.coordinators_elsewhere(graph, self.worker).map(|id| (id, CheckpointId(0))).collect(),
-            passed: CheckpointId(0),
-            early: Vec::new(),
-            coordinated: coordinated(graph)
-                .map(|(vertex, operator)| (graph.vertices[vertex].operators[operator].id, graph.vertices[vertex].id))
-                .collect(),
-            tasks_of_peer: std::mem::take(&mut wiring.tasks_of_peer),
-        };
+        let snapshotted = wiring.coordinators_elsewhere(graph, self.worker).map(|id| (id, CheckpointId(0))).collect();
         let has_peers = !wiring.peers.is_empty();
         let drive = self.exchange.as_ref().filter(|_| has_peers).map(|(exchange, _)| exchange.slot_drive());
         for (peer, (address, channels)) in std::mem::take(&mut wiring.peers) {
@@ -492,19 +552,20 @@ impl Control {
             }
         }
         self.report_names(graph, deployment);
+        let (mut sources, mut all_counters) = (Vec::new(), Vec::new());
         for placement in self.own(deployment) {
             let subtask = placement.subtask;
-            let attempt = ExecutionAttemptId { subtask, generation: deployment.generation };
+            let attempt = ExecutionAttemptId { subtask, generation };
             let vertex = graph.vertex_index(subtask.vertex).ok_or_else(|| unknown_vertex(subtask))?;
             let job_vertex = &graph.vertices[vertex];
             let gate = wiring.gate(vertex, subtask.index);
             if gate.is_none() {
-                job.sources.push(subtask);
+                sources.push(subtask);
             }
             let counters = Arc::new(TaskCounters::new(clock::now()));
             let metrics = MetricRegistry::default();
-            job.counters.push((attempt, counters.clone(), metrics.clone()));
-            let restored = restored.as_ref().map(|state| {
+            all_counters.push((attempt, counters.clone(), metrics.clone()));
+            let restored = restored.map(|state| {
                 let of = |operator: OperatorId| (operator, state.of(operator, job_vertex, subtask.index));
                 job_vertex.operators.iter().map(|operator| of(operator.id)).collect()
             });
@@ -516,19 +577,28 @@ impl Control {
                 senders: wiring.senders(vertex, subtask.index),
                 gate,
                 restored,
-                coordinators: job.coordinators.clone(),
+                coordinators: coordinators.clone(),
                 counters,
                 metrics,
                 reporter: self.reporter.clone(),
                 uploader: uploader.clone(),
                 drive: drive.clone(),
                 settings,
+                attempt_number: deployment.attempt,
+                sign: sign.clone(),
             };
-            threads.mailboxes[&subtask].send(Mail::Start(Box::new(blueprint)));
+            mailboxes[&subtask].send(Mail::Start(Box::new(blueprint)));
         }
-        // From here on the job ends them.
-        threads.mailboxes.clear();
-        self.job = Some(job);
+        let region = self.regions.get_mut(&generation).expect("it was there above");
+        region.segments = Some(segments);
+        region.sources = sources;
+        region.counters = all_counters;
+        region.coordinators = coordinators;
+        region.snapshotted = snapshotted;
+        region.tasks_of_peer = std::mem::take(&mut wiring.tasks_of_peer);
+        region.coordinated = coordinated(graph)
+            .map(|(vertex, operator)| (graph.vertices[vertex].operators[operator].id, graph.vertices[vertex].id))
+            .collect();
         // After the tasks, whose mailboxes keep order: a coordinator's first event must find its subtask.
         starting.into_iter().try_for_each(|(parts, mails)| coordinator::start(parts, mails))
     }
@@ -538,7 +608,7 @@ impl Control {
             let Placement { subtask, .. } = *placement;
             let vertex = &graph.vertices[graph.vertex_index(subtask.vertex)?];
             let attempt = ExecutionAttemptId { subtask, generation: deployment.generation };
-            Some(TaskName { attempt, name: vertex.name.clone() })
+            Some(TaskName { attempt, attempt_number: deployment.attempt, name: vertex.name.clone() })
         };
         let tasks = self.own(deployment).filter_map(name_of).collect();
         self.reporter.send(Report::Deployed { job_name: graph.name.clone(), tasks });
@@ -565,7 +635,7 @@ impl Control {
         }
     }
 
-    fn settings(&self, graph: &JobGraph, layout: &Layout, threads: &Threads) -> Result<Settings, Failure> {
+    fn settings(&self, graph: &JobGraph, layout: &Layout) -> Result<Settings, Failure> {
         let configuration = &graph.configuration;
         let limits = Limits {
             overdraft_segments: configuration.get(&config::MAX_OVERDRAFT_BUFFERS)? as usize,
@@ -577,42 +647,51 @@ impl Control {
             limits,
             buffer_timeout: configuration.get(&config::BUFFER_TIMEOUT)?,
             step_warning: configuration.get(&config::TASK_STEP_WARNING)?,
-            spin: if threads.may_spin { configuration.get(&config::TASK_SPIN)? } else { Duration::ZERO },
         })
-    }
-
-    /// A thread for each slot, or for each subtask that gets its own.
-    fn start_threads(&self, graph: &JobGraph, deployment: &Deployment) -> Result<Threads, Failure> {
-        let processors = Processors::find(&graph.configuration.get(&config::AFFINITY)?);
-        let threading = graph.configuration.get(&config::TASK_THREADING)?;
-        let mut by_slot = HashMap::new();
-        let mut threads = Threads { mailboxes: BTreeMap::new(), handles: Vec::new(), may_spin: false };
-        for placement in self.own(deployment) {
-            let subtask = placement.subtask;
-            let vertex = graph.vertex_index(subtask.vertex).ok_or_else(|| unknown_vertex(subtask))?;
-            let own_thread = threading == Threading::Task || graph.vertices[vertex].on_own_thread;
-            let existing = by_slot.get(&placement.slot).filter(|_| !own_thread).cloned();
-            let mailbox: SlotMailbox = match existing {
-                Some(mailbox) => mailbox,
-                None => {
-                    let name = format!("slot-{}", placement.slot.0);
-                    let nth = placement.slot.0 as usize;
-                    let (mailbox, handle) = slot_thread::start(&name, nth, &processors, self.runtime.handle().clone())?;
-                    threads.handles.push(handle);
-                    if !own_thread {
-                        by_slot.insert(placement.slot, mailbox.clone());
-                    }
-                    mailbox
-                }
-            };
-            threads.mailboxes.insert(subtask, mailbox);
-        }
-        threads.may_spin = processors.may_spin(threads.handles.len() + neighbours(deployment, self.worker));
-        Ok(threads)
     }
 }
 
-impl RunningJob {
+impl RunningRegion {
+    /// One whose tasks are about to be started.
+    fn new(
+        deployment: &Deployment,
+        placements: Vec<Placement>,
+        threads: RegionThreads,
+        gone: Receiver<Infallible>,
+        neighbours: BTreeSet<(WorkerId, SlotIndex)>,
+    ) -> RunningRegion {
+        RunningRegion {
+            generation: deployment.generation,
+            subtasks: deployment.placements.iter().map(|placement| placement.subtask).collect(),
+            placements,
+            is_ending: false,
+            threads,
+            gone,
+            neighbours,
+            segments: None,
+            sources: Vec::new(),
+            counters: Vec::new(),
+            coordinators: HashMap::new(),
+            holding: None,
+            triggered: None,
+            snapshotted: HashMap::new(),
+            passed: CheckpointId(0),
+            early: Vec::new(),
+            coordinated: HashMap::new(),
+            tasks_of_peer: BTreeMap::new(),
+        }
+    }
+
+    fn tell(&self, subtask: Subtask, mail: TaskMail) {
+        if let Some(mailbox) = self.threads.mailboxes.get(&subtask) {
+            mailbox.send(Mail::Task(subtask, mail));
+        }
+    }
+
+    fn tell_all(&self, mail: impl Fn() -> TaskMail) {
+        self.threads.mailboxes.keys().for_each(|subtask| self.tell(*subtask, mail()));
+    }
+
     /// Puts the barriers of a triggered checkpoint into the sources, once all is here that coordinators elsewhere have
     /// sent before their part in it.
     fn inject_if_ready(&mut self) {
@@ -625,13 +704,13 @@ impl RunningJob {
 
     fn inject(&self, barrier: Barrier) {
         for subtask in &self.sources {
-            self.tasks[subtask].send(Mail::Task(*subtask, TaskMail::Trigger(barrier)));
+            self.tell(*subtask, TaskMail::Trigger(barrier));
         }
     }
 
     fn fail_tasks_of(&self, peer: WorkerId, failure: &Failure) {
         for subtask in self.tasks_of_peer.get(&peer).into_iter().flatten() {
-            self.tasks[subtask].send(Mail::Task(*subtask, TaskMail::Fail(failure.clone())));
+            self.tell(*subtask, TaskMail::Fail(failure.clone()));
         }
     }
 
@@ -662,9 +741,7 @@ impl RunningJob {
     }
 
     fn deliver(&self, subtask: Subtask, event: Vec<u8>) {
-        if let Some(mailbox) = self.tasks.get(&subtask) {
-            mailbox.send(Mail::Task(subtask, TaskMail::Event(event)));
-        }
+        self.tell(subtask, TaskMail::Event(event));
     }
 
     /// The barriers of this checkpoint are in the sources, or never will be: what had to stay behind them may go.
@@ -679,28 +756,10 @@ impl RunningJob {
     }
 }
 
-/// The threads of a deployment that is being made; without one, they end when this is dropped.
-struct Threads {
-    mailboxes: BTreeMap<Subtask, SlotMailbox>,
-    handles: Vec<JoinHandle<()>>,
-    /// Whether there is a processor for each of them.
-    may_spin: bool,
-}
-
-impl Drop for Threads {
-    fn drop(&mut self) {
-        self.mailboxes.values().for_each(|mailbox| mailbox.send(Mail::End));
-    }
-}
-
 /// Operators with a coordinator: vertex and index.
 fn coordinated(graph: &JobGraph) -> impl Iterator<Item = (usize, usize)> {
     graph.vertices.iter().enumerate().flat_map(|(vertex, job_vertex)| {
         let operators = job_vertex.operators.iter().enumerate();
         operators.filter(|(_, operator)| operator.coordinator.is_some()).map(move |(index, _)| (vertex, index))
     })
-}
-
-fn unknown_vertex(subtask: Subtask) -> Failure {
-    Failure::fatal(format!("the deployment names vertex {}, which the job graph does not have", subtask.vertex))
 }

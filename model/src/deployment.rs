@@ -35,13 +35,15 @@ pub struct Peer {
     pub shuffle_address: Option<SocketAddr>,
 }
 
-/// One (re)deployment of pipelined regions.
+/// One (re)deployment of a pipelined region.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 pub struct Deployment {
     pub generation: Generation,
+    /// How often the region was deployed, with this time: what people are shown as the number of the attempt.
+    pub attempt: u64,
     /// What the two ends of a channel show each other, so that nobody else can read it.
     pub token: ChannelToken,
-    /// Every subtask of the regions, those of other workers too: they are the other ends of channels.
+    /// Every subtask of the region, those of other workers too: they are the other ends of channels.
     pub placements: Vec<Placement>,
     /// The workers that the placements name, and how they reach each other.
     pub peers: Vec<Peer>,

@@ -91,7 +91,8 @@ pub struct LeaderEpoch {
     pub revision: u64,
 }
 
-/// Counts the (re)deployments of a pipelined region. Tasks of two generations never exchange a record.
+/// Names one (re)deployment of one pipelined region. The regions of a job draw from one count, so that no two deployments have
+/// the same and a later one has a higher. Tasks of two generations never exchange a record.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug, Default, Serialize, Deserialize)]
 pub struct Generation(pub u64);
 

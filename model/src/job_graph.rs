@@ -192,21 +192,6 @@ impl JobGraph {
         self.vertices.iter().position(|vertex| vertex.id == id)
     }
 
-    /// Vertices that must restart together, because records flow between them without being stored: the connected
-    /// parts of the graph. Each is a sorted list of indices.
-    pub fn pipelined_regions(&self) -> Vec<Vec<usize>> {
-        let mut region_of: Vec<usize> = (0..self.vertices.len()).collect();
-        for edge in &self.edges {
-            let (from, to) = (region_of[edge.source], region_of[edge.target]);
-            region_of.iter_mut().filter(|region| **region == to).for_each(|region| *region = from);
-        }
-        let mut regions = BTreeMap::<usize, Vec<usize>>::new();
-        for (vertex, region) in region_of.into_iter().enumerate() {
-            regions.entry(region).or_default().push(vertex);
-        }
-        regions.into_values().collect()
-    }
-
     /// Slots that the job needs: in each sharing group one for each subtask of its widest vertex.
     pub fn required_slots(&self) -> u32 {
         let mut widest = BTreeMap::<&str, u32>::new();

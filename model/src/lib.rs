@@ -13,6 +13,7 @@
 //! | event time and watermarks | [`time`] |
 //! | which subtask owns a key | [`key_group`] |
 //! | what a client submits | [`job_graph`] |
+//! | which subtasks start and restart together | [`region`] |
 //! | what a worker needs to start tasks | [`deployment`] |
 //! | what the planes tell each other | [`message`] |
 //! | how fast a task goes | [`rates`] |
@@ -30,5 +31,6 @@ pub mod key_group;
 pub mod log;
 pub mod message;
 pub mod rates;
+pub mod region;
 pub mod state;
 pub mod time;

@@ -24,12 +24,12 @@ pub struct ToWorker {
 /// What a JobMaster asks of a worker.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub enum Command {
-    /// Start the subtasks placed on this worker. The graph comes with each, so that it is idempotent.
+    /// Start the subtasks of a region that are placed on this worker. The graph comes with each, so that it is idempotent.
     Deploy {
         graph: Box<JobGraph>,
         deployment: Box<Deployment>,
     },
-    /// Stop all tasks of this generation and older ones.
+    /// Stop all tasks of this generation.
     Cancel {
         generation: Generation,
     },
@@ -53,7 +53,7 @@ pub enum Command {
         generation: Generation,
         checkpoint: CheckpointId,
     },
-    /// All subtasks have reached the end of their data and the final checkpoint is durable: commit and finish.
+    /// All subtasks of the job have reached the end of their data and the final checkpoint is durable: commit and finish.
     Finish {
         generation: Generation,
     },
@@ -178,6 +178,8 @@ pub struct TaskMetrics {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TaskName {
     pub attempt: ExecutionAttemptId,
+    /// Which of the subtask's attempts it is, from 1 on.
+    pub attempt_number: u64,
     pub name: String,
 }
 

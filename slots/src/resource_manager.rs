@@ -6,7 +6,7 @@
 //!  on_registered ───────────┼──► ResourceManager ───────┤
 //!  on_gone, on_freed ───────┘          │                └──► LostWorker ──► the JobMaster of its job
 //!                                      └──pause over──► require_again(job)
-//!  take_up(job) ──on_held (workers of an earlier JobManager)──► on_adoption_decided: they stay, or all of them end
+//!  take_up(job) ──on_held (workers of an earlier JobManager)──► on_adoption_decided: some stay, the others end
 //! ```
 //! A job whose worker ends before it was ready most likely cannot have one: its artifact does not start. It gets the next
 //! one after a pause, which doubles.
@@ -146,18 +146,16 @@ impl ResourceManager {
         true
     }
 
-    /// A job that was taken up goes on with the workers that were found, or with none of them: then those that are returned
-    /// are to be ended. From now on it gets what it misses.
-    pub fn on_adoption_decided(&mut self, job: JobId, is_adopted: bool) -> Vec<(AllocationId, Worker)> {
+    /// A job that was taken up goes on with these of the workers that were found. The others are returned and are to be
+    /// ended. From now on it gets what it misses.
+    pub fn on_adoption_decided(&mut self, job: JobId, kept: &BTreeSet<WorkerId>) -> Vec<(AllocationId, Worker)> {
         let Some(known) = self.jobs.get_mut(&job) else { return Vec::new() };
         known.is_adopting = false;
-        let mut ended = Vec::new();
-        if !is_adopted {
-            ended = self.of_job(job).map(|(id, worker)| (id, *worker)).collect();
-            for (id, _) in &ended {
-                self.workers.remove(id);
-                self.by_job.remove(&(job, *id));
-            }
+        let replaced = self.of_job(job).filter(|(_, worker)| !kept.contains(&worker.worker));
+        let ended: Vec<_> = replaced.map(|(id, worker)| (id, *worker)).collect();
+        for (id, _) in &ended {
+            self.workers.remove(id);
+            self.by_job.remove(&(job, *id));
         }
         self.require_again(job);
         ended
@@ -371,7 +369,7 @@ mod tests {
         manager.on_registered(TaskManagerId(2), 2);
         manager.require_again(JOB);
         assert!(manager.allocate(|| AllocationId(8)).is_empty(), "it is not decided");
-        assert!(manager.on_adoption_decided(JOB, true).is_empty());
+        assert!(manager.on_adoption_decided(JOB, &BTreeSet::from([WorkerId(4)])).is_empty());
         assert!(manager.allocate(|| AllocationId(8)).is_empty(), "it has what it needs");
         assert_eq!(
             manager.on_freed(HERE, AllocationId(7)).map(|lost| (lost.worker, lost.pause)),
@@ -383,7 +381,7 @@ mod tests {
     #[test]
     fn of_a_job_that_is_not_adopted_all_workers_are_ended_and_hold_their_slots_until_they_are_gone() {
         let mut manager = taken_up();
-        let ended = manager.on_adoption_decided(JOB, false);
+        let ended = manager.on_adoption_decided(JOB, &BTreeSet::new());
         assert_eq!(
             ended.iter().map(|(id, worker)| (*id, worker.worker)).collect::<Vec<_>>(),
             [(AllocationId(7), WorkerId(4))]
@@ -391,6 +389,21 @@ mod tests {
         assert_eq!(manager.task_managers().next().unwrap().1.free, 0);
         assert_eq!(manager.on_freed(HERE, AllocationId(7)), None, "nobody is to be told");
         assert_eq!(request(&mut manager, 8).worker, WorkerId(5));
+    }
+
+    #[test]
+    fn of_a_job_that_is_adopted_in_part_the_workers_end_that_it_does_not_go_on_with() {
+        let mut manager = taken_up();
+        manager.on_registered(TaskManagerId(2), 1);
+        let one = Allocation { job: JOB, slots: 1 };
+        assert!(manager.on_held(TaskManagerId(2), AllocationId(8), one, WorkerId(5)));
+        let ended = manager.on_adoption_decided(JOB, &BTreeSet::from([WorkerId(4)]));
+        assert_eq!(
+            ended.iter().map(|(id, worker)| (*id, worker.worker)).collect::<Vec<_>>(),
+            [(AllocationId(8), WorkerId(5))]
+        );
+        let kept: Vec<_> = manager.workers().map(|(_, worker)| worker.worker).collect();
+        assert_eq!(kept, [WorkerId(4)]);
     }
 
     #[test]
@@ -403,7 +416,7 @@ mod tests {
             !manager.on_held(TaskManagerId(2), AllocationId(9), one(JobId(5)), WorkerId(0)),
             "there is no such job"
         );
-        manager.on_adoption_decided(JOB, true);
+        manager.on_adoption_decided(JOB, &BTreeSet::from([WorkerId(4)]));
         manager.on_registered(TaskManagerId(3), 2);
         assert!(!manager.on_held(TaskManagerId(3), AllocationId(10), one(JOB), WorkerId(5)), "it is late");
     }

@@ -219,7 +219,7 @@ impl Cluster {
             Some(timeout) => {
                 state.resources.take_up(id, graph.required_slots());
                 let cluster = self.clone();
-                let decided = Box::new(move |is_adopted| cluster.on_adoption_decided(id, is_adopted));
+                let decided = Box::new(move |kept: &BTreeSet<WorkerId>| cluster.on_adoption_decided(id, kept));
                 JobMaster::take_up(config, AdoptionConfig { timeout, decided })
             }
         };
@@ -232,11 +232,11 @@ impl Cluster {
         Ok(())
     }
 
-    /// A job's JobMaster goes on with the workers that it has found, or with none of them: then those that are returned end.
-    fn on_adoption_decided(&self, id: JobId, is_adopted: bool) -> Vec<WorkerId> {
+    /// A job's JobMaster goes on with these of the workers that it has found. The others end, and are returned.
+    fn on_adoption_decided(&self, id: JobId, kept: &BTreeSet<WorkerId>) -> Vec<WorkerId> {
         let mut state = self.lock();
         state.note_what_is_over();
-        let ended = state.resources.on_adoption_decided(id, is_adopted);
+        let ended = state.resources.on_adoption_decided(id, kept);
         for (allocation, Worker { task_manager, .. }) in &ended {
             state.end_worker(*task_manager, *allocation);
         }

@@ -32,6 +32,8 @@ struct WorkerState {
 
 #[derive(Debug, Default)]
 struct TaskState {
+    /// Which of the subtask's attempts it is.
+    number: u64,
     name: String,
     metrics: Option<TaskMetrics>,
     rates: RateWindow,
@@ -68,10 +70,15 @@ impl WorkerNumbers {
         match &message.report {
             Report::Deployed { job_name, tasks } => {
                 worker.job_name.clone_from(job_name);
-                let of =
-                    |task: &TaskName| (task.attempt, TaskState { name: task.name.clone(), ..TaskState::default() });
-                worker.tasks = tasks.iter().map(of).collect();
-                worker.peers.clear();
+                // The worker's other regions run on.
+                let starts_again =
+                    |old: &ExecutionAttemptId| tasks.iter().any(|new| new.attempt.subtask == old.subtask);
+                worker.tasks.retain(|old, _| !starts_again(old));
+                let of = |task: &TaskName| {
+                    let (number, name) = (task.attempt_number, task.name.clone());
+                    (task.attempt, TaskState { number, name, ..TaskState::default() })
+                };
+                worker.tasks.extend(tasks.iter().map(of));
                 return false;
             }
             Report::OperatorMetrics { tasks } => {
@@ -92,7 +99,7 @@ impl WorkerNumbers {
             }
             Report::WorkerFailed { .. } => drop(workers.remove(&allocation)),
             Report::Task { attempt, state, .. } if state.is_terminal() => drop(worker.tasks.remove(attempt)),
-            Report::Shuffle { peers } => worker.peers.extend(peers.iter().cloned()),
+            Report::Shuffle { peers } => worker.peers = peers.iter().cloned().collect(),
             _ => {}
         }
         true
@@ -145,7 +152,7 @@ impl WorkerState {
                     ("task_name", task.name.clone()),
                     ("subtask_index", index.to_string()),
                     ("task_attempt_id", format!("{}_{}", attempt.subtask, generation.0)),
-                    ("task_attempt_num", generation.0.to_string()),
+                    ("task_attempt_num", task.number.to_string()),
                 ],
             );
             task.collect(&labels, scrape);
@@ -248,8 +255,12 @@ mod tests {
         scrape.families.get(name).map_or(Vec::new(), |family| family.points.iter().map(|(_, value)| *value).collect())
     }
 
+    fn named(attempt: ExecutionAttemptId, attempt_number: u64) -> TaskName {
+        TaskName { attempt, attempt_number, name: "map".to_owned() }
+    }
+
     fn deployed() -> (Report, bool) {
-        let tasks = [0, 1].map(|index| TaskName { attempt: attempt(index), name: "map".to_owned() });
+        let tasks = [0, 1].map(|index| named(attempt(index), 1));
         (Report::Deployed { job_name: "job".to_owned(), tasks: tasks.to_vec() }, false)
     }
 
@@ -299,6 +310,30 @@ mod tests {
         let (state, failure) = (ExecutionState::Finished, None);
         reports.push((Report::Task { attempt: attempt(0), state, failure }, true));
         assert_eq!(value(&numbers(reports), "taskmanager.job.task.numRecordsIn"), [] as [f64; 0]);
+    }
+
+    #[test]
+    fn a_region_that_is_deployed_again_replaces_its_own_tasks_and_no_others() {
+        let again = ExecutionAttemptId { generation: Generation(7), ..attempt(1) };
+        let tasks = vec![named(again, 2)];
+        let deployed_again = (Report::Deployed { job_name: "job".to_owned(), tasks }, false);
+        let metrics_again = TaskMetrics { records_in: 5, watermark_millis: i64::MIN, ..TaskMetrics::default() };
+        let reports = vec![
+            deployed(),
+            metrics(0, 10, 0),
+            metrics(1, 20, 0),
+            deployed_again,
+            (Report::Metrics { tasks: vec![(again, metrics_again)] }, true),
+        ];
+        let scrape = numbers(reports);
+        assert_eq!(value(&scrape, "taskmanager.job.task.numRecordsIn"), [10.0, 5.0]);
+        let points = &scrape.families["taskmanager.job.task.numRecordsIn"].points;
+        let numbers: Vec<_> = points
+            .iter()
+            .flat_map(|(labels, _)| labels.iter().filter(|(name, _)| *name == "task_attempt_num"))
+            .map(|(_, number)| number.as_str())
+            .collect();
+        assert_eq!(numbers, ["1", "2"]);
     }
 
     #[test]

@@ -29,7 +29,7 @@ fn fresh(config: CheckpointConfig) -> CheckpointCoordinator {
 
 fn started(config: CheckpointConfig) -> CheckpointCoordinator {
     let mut coordinator = fresh(config);
-    coordinator.start(GENERATION, at(0));
+    coordinator.start(BTreeSet::from([GENERATION]), at(0));
     coordinator
 }
 
@@ -106,7 +106,7 @@ fn a_checkpoint_starts_an_interval_after_all_tasks_run_and_not_before() {
     let mut coordinator = fresh(config());
     assert_eq!(coordinator.next_deadline(), None);
     assert!(coordinator.on_tick(at(1000)).is_empty());
-    coordinator.start(GENERATION, at(1000));
+    coordinator.start(BTreeSet::from([GENERATION]), at(1000));
     assert_eq!(coordinator.next_deadline(), Some(at(1010)));
     assert!(coordinator.on_tick(at(1009)).is_empty());
     assert_eq!(coordinator.on_tick(at(1010)), [begin(1)]);
@@ -168,7 +168,7 @@ fn barriers_wait_for_all_coordinators_of_the_job() {
     let two = graph(&[coordinated(1, 2), coordinated(2, 1)], &[(0, 1)]);
     let found = Found { retained: Vec::new(), given_up: Vec::new(), next: CheckpointId(1) };
     let mut coordinator = CheckpointCoordinator::new(config(), &two, found);
-    coordinator.start(GENERATION, at(0));
+    coordinator.start(BTreeSet::from([GENERATION]), at(0));
     assert_eq!(coordinator.on_tick(at(10)), [begin(1)]);
     assert!(coordinator_ack(&mut coordinator, 1, 10).is_empty(), "nobody was asked yet");
     assert!(barriers(&mut coordinator, 1, 10).is_empty(), "one of two has answered");
@@ -185,7 +185,7 @@ fn barriers_wait_for_all_coordinators_of_the_job() {
 fn without_coordinators_barriers_go_at_once() {
     let found = Found { retained: Vec::new(), given_up: Vec::new(), next: CheckpointId(1) };
     let mut coordinator = CheckpointCoordinator::new(config(), &graph(&[vertex(1, 2)], &[]), found);
-    coordinator.start(GENERATION, at(0));
+    coordinator.start(BTreeSet::from([GENERATION]), at(0));
     assert_eq!(coordinator.on_tick(at(10)), [begin(1)]);
     assert_eq!(coordinator.on_begun(CheckpointId(1), at(10)), [trigger(1)]);
 }
@@ -285,7 +285,7 @@ fn a_damaged_checkpoint_does_not_push_out_the_whole_one_before_it() {
     complete(&mut coordinator, 2, 20);
     coordinator.stop();
     coordinator.on_restored(CheckpointId(1));
-    coordinator.start(Generation(3), at(30));
+    coordinator.start(BTreeSet::from([Generation(3)]), at(30));
     assert_eq!(complete(&mut coordinator, 3, 40), [notify(3), delete(&[2])]);
     assert_eq!(coordinator.retained().map(|id| id.0).collect::<Vec<_>>(), [1, 3]);
 }
@@ -332,7 +332,7 @@ fn a_checkpoint_under_way_is_aborted_when_its_tasks_end() {
     start(&mut coordinator, 1, 10);
     assert_eq!(coordinator.stop(), [abort(1, AbortReason::TasksEnded)]);
     assert!(ack_all(&mut coordinator, 1).is_empty());
-    coordinator.start(Generation(4), at(20));
+    coordinator.start(BTreeSet::from([Generation(4)]), at(20));
     assert_eq!(coordinator.on_tick(at(30)), [begin(2)], "numbers are never used twice");
 }
 
@@ -518,7 +518,7 @@ impl Seen {
             self.ended.insert(checkpoint);
         }
         self.generation.0 += 1;
-        coordinator.start(self.generation, now);
+        coordinator.start(BTreeSet::from([self.generation]), now);
     }
 }
 

@@ -50,6 +50,14 @@ pub struct ExponentialDelay {
     restarted: Option<Moment>,
 }
 
+/// How long to wait before a restart.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Pause {
+    pub length: Duration,
+    /// Whether the restart counts. Failures during a pause of exponential-delay are one with the failure before.
+    pub is_new: bool,
+}
+
 impl RestartBackoff {
     /// The strategy that is configured. Without one it is exponential-delay if checkpoints are taken, else none.
     pub fn from_configuration(configuration: &Configuration) -> Result<RestartBackoff, BadValue> {
@@ -89,11 +97,12 @@ impl RestartBackoff {
     ///
     /// # Errors
     /// If there is to be no restart: why, for a person.
-    pub fn on_failure(&mut self, now: Moment, random: f64) -> Result<Duration, String> {
+    pub fn on_failure(&mut self, now: Moment, random: f64) -> Result<Pause, String> {
+        let of_its_own = |length| Pause { length, is_new: true };
         match self {
             Self::None => Err("there is no restart strategy; see restart-strategy.type".to_owned()),
-            Self::FixedDelay(strategy) => strategy.on_failure(),
-            Self::FailureRate(strategy) => strategy.on_failure(now),
+            Self::FixedDelay(strategy) => strategy.on_failure().map(of_its_own),
+            Self::FailureRate(strategy) => strategy.on_failure(now).map(of_its_own),
             Self::ExponentialDelay(strategy) => strategy.on_failure(now, random),
         }
     }
@@ -125,7 +134,11 @@ impl FailureRate {
 }
 
 impl ExponentialDelay {
-    fn on_failure(&mut self, now: Moment, random: f64) -> Result<Duration, String> {
+    fn on_failure(&mut self, now: Moment, random: f64) -> Result<Pause, String> {
+        // What fails while a restart is awaited most likely fails for the same reason (Flink's FLIP-364).
+        if let Some(restarted) = self.restarted.filter(|restarted| now < *restarted) {
+            return Ok(Pause { length: restarted.since(now), is_new: false });
+        }
         if self.restarted.is_some_and(|restarted| now.since(restarted) >= self.reset_threshold) {
             self.next = self.initial;
             self.used = 0;
@@ -141,7 +154,7 @@ impl ExponentialDelay {
             self.next.mul_f64(1.0 + self.jitter * (2.0 * random - 1.0)).clamp(self.initial.min(self.max), self.max);
         self.next = self.next.mul_f64(self.multiplier).min(self.max);
         self.restarted = Some(now + pause);
-        Ok(pause)
+        Ok(Pause { length: pause, is_new: true })
     }
 }
 
@@ -175,8 +188,9 @@ mod tests {
     fn a_fixed_delay_restarts_as_often_as_it_says() {
         let mut fixed =
             strategy(&[("restart-strategy.type", "fixed-delay"), ("restart-strategy.fixed-delay.attempts", "2")]);
-        assert_eq!(fixed.on_failure(at(0), MEAN), Ok(Duration::from_secs(1)));
-        assert_eq!(fixed.on_failure(at(0), MEAN), Ok(Duration::from_secs(1)));
+        let second = Pause { length: Duration::from_secs(1), is_new: true };
+        assert_eq!(fixed.on_failure(at(0), MEAN), Ok(second));
+        assert_eq!(fixed.on_failure(at(0), MEAN), Ok(second));
         assert!(fixed.on_failure(at(0), MEAN).unwrap_err().contains("attempts = 2"));
     }
 
@@ -187,7 +201,7 @@ mod tests {
             ("restart-strategy.failure-rate.max-failures-per-interval", "2"),
         ]);
         for seconds in [0, 50, 70, 115] {
-            assert_eq!(rate.on_failure(at(seconds), MEAN), Ok(Duration::from_secs(1)), "{seconds}");
+            assert_eq!(rate.on_failure(at(seconds), MEAN).unwrap().length, Duration::from_secs(1), "{seconds}");
         }
         assert!(rate.on_failure(at(116), MEAN).is_err());
     }
@@ -200,9 +214,24 @@ mod tests {
         ]);
         let mut pauses = Vec::new();
         for seconds in [0, 10, 100, 200, 3860, 3861] {
-            pauses.push(exponential.on_failure(at(seconds), MEAN).unwrap().as_secs());
+            pauses.push(exponential.on_failure(at(seconds), MEAN).unwrap().length.as_secs());
         }
         assert_eq!(pauses, [1, 10, 60, 60, 1, 10]);
+    }
+
+    #[test]
+    fn what_fails_during_a_pause_is_restarted_with_what_it_is_for_and_does_not_lengthen_the_next() {
+        let mut exponential = strategy(&[
+            ("restart-strategy.type", "exponential-delay"),
+            ("restart-strategy.exponential-delay.initial-backoff", "4 s"),
+            ("restart-strategy.exponential-delay.attempts-before-reset-backoff", "2"),
+        ]);
+        let pause = |seconds, is_new| Ok(Pause { length: Duration::from_secs(seconds), is_new });
+        assert_eq!(exponential.on_failure(at(10), MEAN), pause(4, true));
+        assert_eq!(exponential.on_failure(at(11), MEAN), pause(3, false));
+        assert_eq!(exponential.on_failure(at(13), MEAN), pause(1, false));
+        assert_eq!(exponential.on_failure(at(14), MEAN), pause(6, true));
+        assert!(exponential.on_failure(at(20), MEAN).is_err());
     }
 
     #[test]
@@ -210,7 +239,8 @@ mod tests {
         for (random, millis) in [(0.0, 1350), (0.5, 1500), (1.0, 1650)] {
             let mut exponential = strategy(&[("restart-strategy.type", "exponential-delay")]);
             exponential.on_failure(at(0), MEAN).unwrap();
-            assert_eq!(exponential.on_failure(at(1), random), Ok(Duration::from_millis(millis)));
+            let pause = exponential.on_failure(at(2), random).unwrap();
+            assert_eq!(pause, Pause { length: Duration::from_millis(millis), is_new: true });
         }
     }
 }

@@ -1,62 +1,76 @@
 //! What restarts after a failure, and whether it may.
 //!
-//! A region is what records flow through without being stored, so its tasks restart together (Flink's
-//! `RestartPipelinedRegionFailoverStrategy`). The JobMaster of today deploys the whole job at one generation and so
-//! restarts all of its regions; the answer here already names the region alone.
+//! A region is what records flow through without being stored, so its tasks restart together, and no others (Flink's
+//! `RestartPipelinedRegionFailoverStrategy`), unless `jobmanager.execution.failover-strategy` is `full`.
+//!
+//! One failure of a task or a worker counts once for the restart strategy, however many regions it touches. (In Flink each
+//! task of a lost TaskManager counts, which the default strategy, exponential-delay, makes one again; it does here, too.)
 
 mod backoff;
 
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
 use millstream_model::{
-    config::BadValue,
+    config::{self, BadValue, FailoverStrategy},
     fault::{Failure, Remedy},
-    id::JobVertexId,
     job_graph::JobGraph,
 };
 
-pub use backoff::RestartBackoff;
+pub use backoff::{Pause, RestartBackoff};
 
-use crate::clock::Moment;
+use crate::{
+    clock::Moment,
+    regions::{RegionIndex, Regions},
+};
 
-/// The decider: regions, and the restart strategy.
+/// The decider: the restart strategy, and how far a restart reaches.
 #[derive(Debug)]
 pub struct Failover {
-    regions: Vec<Vec<JobVertexId>>,
+    strategy: FailoverStrategy,
+    all: BTreeSet<RegionIndex>,
     backoff: RestartBackoff,
 }
 
 /// What a failure leads to.
 #[derive(Clone, PartialEq, Debug)]
 pub enum Verdict {
-    /// Stop the tasks of these vertices, wait this long, and deploy them again from the latest checkpoint.
-    Restart { vertices: Vec<JobVertexId>, after: Duration },
+    /// Stop the tasks of these regions, wait this long, and deploy them again from the latest checkpoint.
+    Restart {
+        regions: BTreeSet<RegionIndex>,
+        after: Duration,
+        /// Whether it counts as a restart of its own. One that came while others waited for theirs does not.
+        is_new: bool,
+    },
     /// The job has failed, with this as its failure.
     Fail { failure: Failure },
 }
 
 impl Failover {
-    pub fn new(graph: &JobGraph) -> Result<Failover, BadValue> {
-        Ok(Failover { regions: regions(graph), backoff: RestartBackoff::from_configuration(&graph.configuration)? })
+    pub fn new(graph: &JobGraph, regions: &Regions) -> Result<Failover, BadValue> {
+        Ok(Failover {
+            strategy: graph.configuration.get(&config::FAILOVER_STRATEGY)?,
+            all: regions.all().collect(),
+            backoff: RestartBackoff::from_configuration(&graph.configuration)?,
+        })
     }
 
-    /// The vertices that restart with `vertex`.
-    pub fn region_of(&self, vertex: JobVertexId) -> &[JobVertexId] {
-        let region = self.regions.iter().find(|region| region.contains(&vertex));
-        region.map(Vec::as_slice).unwrap_or_default()
-    }
-
-    /// Decides after a failure of `vertex`, or of the whole job if it is `None`. `random` is in 0..1.
-    pub fn on_failure(&mut self, vertex: Option<JobVertexId>, failure: Failure, now: Moment, random: f64) -> Verdict {
+    /// Decides after a failure that has touched these regions. `random` is in 0..1.
+    pub fn on_failure(
+        &mut self,
+        touched: BTreeSet<RegionIndex>,
+        failure: Failure,
+        now: Moment,
+        random: f64,
+    ) -> Verdict {
         if failure.remedy == Remedy::FailJob {
             return Verdict::Fail { failure };
         }
-        let vertices = match vertex {
-            Some(vertex) => self.region_of(vertex).to_vec(),
-            None => self.regions.concat(),
+        let regions = match self.strategy {
+            FailoverStrategy::Region => touched,
+            FailoverStrategy::Full => self.all.clone(),
         };
         match self.backoff.on_failure(now, random) {
-            Ok(after) => Verdict::Restart { vertices, after },
+            Ok(Pause { length, is_new }) => Verdict::Restart { regions, after: length, is_new },
             Err(exhausted) => {
                 let message = format!("{} (not restarted: {exhausted})", failure.message);
                 Verdict::Fail { failure: Failure { message, ..failure } }
@@ -65,47 +79,49 @@ impl Failover {
     }
 }
 
-fn regions(graph: &JobGraph) -> Vec<Vec<JobVertexId>> {
-    let ids = |region: Vec<usize>| region.into_iter().map(|index| graph.vertices[index].id).collect();
-    graph.pipelined_regions().into_iter().map(ids).collect()
-}
-
 #[cfg(test)]
 mod tests {
-    use millstream_model::config::{self, RestartStrategy};
+    use millstream_model::config::RestartStrategy;
 
     use super::*;
     use crate::job_master::fixture::{graph, vertex};
 
     const NOW: Moment = Moment(Duration::from_secs(1000));
 
-    fn failover(strategy: RestartStrategy) -> Failover {
+    fn failover(strategy: RestartStrategy, reach: FailoverStrategy) -> Failover {
         let mut graph = graph(&[vertex(1, 1), vertex(2, 1), vertex(3, 1)], &[(0, 2)]);
         graph.configuration.set(&config::RESTART_STRATEGY, Some(strategy));
-        Failover::new(&graph).unwrap()
+        graph.configuration.set(&config::FAILOVER_STRATEGY, reach);
+        Failover::new(&graph, &Regions::of(&graph)).unwrap()
+    }
+
+    fn touched(region: usize) -> BTreeSet<RegionIndex> {
+        BTreeSet::from([RegionIndex(region)])
     }
 
     #[test]
-    fn a_failure_restarts_its_region_and_no_other() {
-        let mut failover = failover(RestartStrategy::FixedDelay);
-        let verdict = failover.on_failure(Some(JobVertexId(3)), Failure::new("lost"), NOW, 0.0);
-        let vertices = vec![JobVertexId(1), JobVertexId(3)];
-        assert_eq!(verdict, Verdict::Restart { vertices, after: Duration::from_secs(1) });
+    fn a_failure_restarts_what_it_touches_and_with_the_strategy_full_all() {
+        for (reach, regions) in [(FailoverStrategy::Region, vec![1]), (FailoverStrategy::Full, vec![0, 1])] {
+            let mut failover = failover(RestartStrategy::FixedDelay, reach);
+            let verdict = failover.on_failure(touched(1), Failure::new("lost"), NOW, 0.0);
+            let regions = regions.into_iter().map(RegionIndex).collect();
+            assert_eq!(verdict, Verdict::Restart { regions, after: Duration::from_secs(1), is_new: true });
+        }
     }
 
     #[test]
     fn what_no_restart_can_mend_fails_the_job_at_once() {
-        let mut failover = failover(RestartStrategy::ExponentialDelay);
+        let mut failover = failover(RestartStrategy::ExponentialDelay, FailoverStrategy::Region);
         let failure = Failure::fatal("the program is wrong").in_operator("map").at("line 3");
-        let verdict = failover.on_failure(Some(JobVertexId(1)), failure.clone(), NOW, 0.0);
+        let verdict = failover.on_failure(touched(0), failure.clone(), NOW, 0.0);
         assert_eq!(verdict, Verdict::Fail { failure });
     }
 
     #[test]
     fn the_failure_that_ends_a_job_keeps_its_operator_and_position() {
-        let mut failover = failover(RestartStrategy::None);
+        let mut failover = failover(RestartStrategy::None, FailoverStrategy::Region);
         let failure = Failure::new("cannot parse").in_operator("map").at("line 3");
-        let Verdict::Fail { failure } = failover.on_failure(Some(JobVertexId(1)), failure, NOW, 0.0) else {
+        let Verdict::Fail { failure } = failover.on_failure(touched(0), failure, NOW, 0.0) else {
             panic!("it was restarted");
         };
         assert_eq!((failure.operator.as_deref(), failure.position.as_deref()), (Some("map"), Some("line 3")));

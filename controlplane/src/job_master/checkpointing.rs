@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use crossbeam_channel::Sender;
 use millstream_model::{id::CheckpointId, message::Command};
 
-use super::{JobMaster, handle::CheckpointRefused, keeper::Setback};
+use super::{JobMaster, handle::CheckpointRefused, keeper::Setback, phase::Phase};
 use crate::{checkpoint::Action, clock::Moment};
 
 impl JobMaster {
@@ -38,10 +38,10 @@ impl JobMaster {
                     begun.into_iter().rev().for_each(|action| actions.push_front(action));
                 }
                 Action::SnapshotCoordinators { checkpoint } => {
-                    self.send_to_all(Command::SnapshotCoordinators { generation: self.generation(), checkpoint });
+                    self.send_to_deployed(|generation| Command::SnapshotCoordinators { generation, checkpoint });
                 }
                 Action::Trigger { checkpoint, kind } => {
-                    self.send_to_all(Command::TriggerCheckpoint { generation: self.generation(), checkpoint, kind });
+                    self.send_to_deployed(|generation| Command::TriggerCheckpoint { generation, checkpoint, kind });
                 }
                 Action::Complete(collected) => {
                     let checkpoint = collected.id;
@@ -55,12 +55,12 @@ impl JobMaster {
                 }
                 Action::Notify { checkpoint } => {
                     tracing::info!(job = %self.graph.job_id, %checkpoint, "checkpoint complete");
-                    self.send_to_all(Command::CheckpointComplete { generation: self.generation(), checkpoint });
+                    self.send_to_deployed(|generation| Command::CheckpointComplete { generation, checkpoint });
                     self.answer_waiting(checkpoint, &Ok(checkpoint));
                 }
                 Action::Abort { checkpoint, reason } => {
                     tracing::warn!(job = %self.graph.job_id, %checkpoint, %reason, "checkpoint given up");
-                    self.send_to_all(Command::CheckpointAborted { generation: self.generation(), checkpoint });
+                    self.send_to_deployed(|generation| Command::CheckpointAborted { generation, checkpoint });
                     let refused = CheckpointRefused::GivenUp { checkpoint, reason: reason.to_string() };
                     self.answer_waiting(checkpoint, &Err(refused));
                 }
@@ -73,9 +73,12 @@ impl JobMaster {
                     let aborts = self.checkpoints.stop();
                     actions.extend(aborts);
                     self.refuse_asked();
-                    self.send_to_all(Command::Finish { generation: self.generation() });
+                    if let Phase::Running(progress) = &mut self.phase {
+                        progress.is_finishing = true;
+                    }
+                    self.send_to_deployed(|generation| Command::Finish { generation });
                 }
-                Action::FailJob { failure } => return self.on_failure(None, failure, now),
+                Action::FailJob { failure } => return self.on_failure(self.regions.all().collect(), failure, now),
             }
         }
     }

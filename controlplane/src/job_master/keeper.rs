@@ -19,8 +19,17 @@ use super::{record::GuardedRecord, restore};
 use crate::{
     cause::with_causes,
     checkpoint::{CollectedCheckpoint, Found},
-    store::{JobResult, Store, StoreError},
+    regions::{RegionIndex, Regions},
+    store::{JobRecord, JobResult, RegionRecord, Store, StoreError},
 };
+
+/// A deployment of a region.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Deployed {
+    pub(super) generation: Generation,
+    /// How often the region was deployed, with this time.
+    pub(super) attempt: u64,
+}
 
 #[derive(Debug)]
 pub(super) struct Keeper {
@@ -111,16 +120,12 @@ impl Keeper {
         self.record.content().result.as_ref()
     }
 
-    pub(super) fn generation(&self) -> Generation {
-        self.record.content().generation
-    }
-
     /// Whether checkpoints can be taken at all.
     pub(super) fn has_directory(&self) -> bool {
         self.directory.is_some()
     }
 
-    /// What the job's next generation starts from.
+    /// What the next deployment starts from.
     pub(super) fn latest(&self, graph: &JobGraph) -> Result<Option<CompletedCheckpoint>, Failure> {
         restore::latest(graph, self.record.content(), self.directory.as_ref())
     }
@@ -132,14 +137,49 @@ impl Keeper {
             && self.record.content().retained.contains(&checkpoint.id)
     }
 
-    /// Counts the generation up. The first one also keeps what the job as a whole starts from.
-    pub(super) fn next_generation(&mut self, restore: Option<&CompletedCheckpoint>) -> Result<Generation, Setback> {
+    /// What is stored of the newest deployment of each region; `None` of one that was never deployed. In a record from before
+    /// regions had generations all of them share one, which names no region unless there is only one.
+    pub(super) fn stored(&self, regions: &Regions) -> Vec<Option<Deployed>> {
+        let record = self.record.content();
+        let only = || Deployed { generation: record.generation, attempt: record.generation.0 };
+        let is_before = self.record.exists() && record.format_version == 0;
+        let stored = |region| match record.region(regions.first(region)) {
+            Some(known) => Some(Deployed { generation: known.generation, attempt: known.attempt }),
+            None => (is_before && regions.count() == 1).then(only),
+        };
+        regions.all().map(stored).collect()
+    }
+
+    /// Gives each of these regions the next generation, in their order, in one transaction. The first one also keeps what the
+    /// job as a whole starts from.
+    pub(super) fn next_generations(
+        &mut self,
+        regions: &Regions,
+        deployed: &[RegionIndex],
+        restore: Option<&CompletedCheckpoint>,
+    ) -> Result<Vec<Deployed>, Setback> {
         let restored_from = restore.map(|checkpoint| checkpoint.directory.clone());
         let is_first = self.is_new();
-        let next = Generation(self.generation().0 + 1);
+        let before = self.record.content();
+        // Before regions had generations each of them was deployed whenever the job was.
+        let attempts_before = if before.format_version == 0 { before.generation.0 } else { 0 };
+        let next = |(region, count): (&RegionIndex, u64)| {
+            let attempts = before.region(regions.first(*region)).map_or(attempts_before, |known| known.attempt);
+            Deployed { generation: Generation(before.generation.0 + count), attempt: attempts + 1 }
+        };
+        let next: Vec<Deployed> = deployed.iter().zip(1..).map(next).collect();
         self.record.update(|record| {
-            record.generation = next;
-            record.restored_from.clone_from(&restored_from);
+            record.format_version = JobRecord::FORMAT_VERSION;
+            for (region, Deployed { generation, attempt }) in deployed.iter().zip(&next) {
+                let first = regions.first(*region);
+                let restored_from = restored_from.clone();
+                let stored = RegionRecord { first, generation: *generation, attempt: *attempt, restored_from };
+                match record.regions.iter_mut().find(|region| region.first == first) {
+                    Some(region) => *region = stored,
+                    None => record.regions.push(stored),
+                }
+                record.generation = *generation;
+            }
             if is_first {
                 record.initial.clone_from(&restored_from);
             }
@@ -261,7 +301,7 @@ mod tests {
     use super::*;
     use crate::{
         job_master::fixture::{graph, vertex},
-        store::{JobRecord, MemoryStore, Version},
+        store::{MemoryStore, Version},
     };
 
     /// A fake store whose disk is full when a test says so.
@@ -316,10 +356,16 @@ mod tests {
             let graph = graph(&[vertex(1, 1)], &[]);
             let keeper = Keeper::open(store.clone(), epoch, graph.job_id, Some(root.path().to_owned())).unwrap();
             let mut scene = Scene { store, epoch, root, graph, keeper };
-            scene.keeper.next_generation(None).unwrap();
+            scene.deploy(&[0]);
             scene.complete(1).unwrap();
             scene.complete(2).unwrap();
             scene
+        }
+
+        fn deploy(&mut self, regions: &[usize]) -> Vec<(u64, u64)> {
+            let deployed: Vec<_> = regions.iter().copied().map(RegionIndex).collect();
+            let next = self.keeper.next_generations(&Regions::of(&self.graph), &deployed, None).unwrap();
+            next.iter().map(|next| (next.generation.0, next.attempt)).collect()
         }
 
         fn complete(&mut self, number: u64) -> Result<(), Setback> {
@@ -375,6 +421,34 @@ mod tests {
         let root = Some(scene.root.path().to_owned());
         scene.keeper = Keeper::open(scene.store.clone(), scene.epoch, scene.graph.job_id, root).unwrap();
         assert!(!scene.exists(1) && scene.exists(2));
+    }
+
+    #[test]
+    fn each_deployment_of_a_region_has_a_higher_generation_than_all_before_and_counts_its_own_attempts() {
+        let mut scene = Scene::new();
+        scene.graph = graph(&[vertex(1, 1), vertex(2, 1), vertex(3, 1)], &[]);
+        assert_eq!(scene.deploy(&[0, 1, 2]), [(2, 2), (3, 1), (4, 1)]);
+        assert_eq!(scene.deploy(&[1]), [(5, 2)]);
+        assert_eq!(scene.deploy(&[0, 1]), [(6, 3), (7, 3)]);
+        let stored = scene.keeper.stored(&Regions::of(&scene.graph));
+        let generations: Vec<_> = stored.into_iter().map(|stored| stored.unwrap().generation.0).collect();
+        assert_eq!(generations, [6, 7, 4]);
+        assert_eq!(scene.record().generation, Generation(7));
+    }
+
+    #[test]
+    fn a_record_from_before_regions_names_the_generation_of_the_only_region_and_of_no_other() {
+        let mut scene = Scene::new();
+        let before = |record: &mut JobRecord| {
+            (record.format_version, record.generation) = (0, Generation(3));
+            record.regions.clear();
+        };
+        scene.keeper.record.update(before).unwrap();
+        let stored = |scene: &Scene| scene.keeper.stored(&Regions::of(&scene.graph));
+        assert_eq!(stored(&scene), [Some(Deployed { generation: Generation(3), attempt: 3 })]);
+        scene.graph = graph(&[vertex(1, 1), vertex(2, 1)], &[]);
+        assert_eq!(stored(&scene), [None, None]);
+        assert_eq!(scene.deploy(&[0, 1]), [(4, 4), (5, 4)]);
     }
 
     #[test]

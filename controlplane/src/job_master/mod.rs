@@ -1,19 +1,16 @@
 //! Runs one job: the driver of the deciders around it.
 //!
 //! ```text
-//!            ┌─► Running ──all finished──────────────────────────────────────────► Ended
-//!  deploy ───┤      │ failure, cancel                                                ▲
-//!    ▲  ▲    │   Stopping ──all tasks have ended──► failed or cancelled for good ────┤
-//!    │  │    │      └───────────────► BackingOff ──pause over──┐     ▲               │
-//!    │  └────│─────────────────────────────────────────────────┘   watchdog ─────────┤
-//!    │       └─► WaitingForSlots ──none come in time, cancel─────────────────────────┘
-//!    └──a worker joins────┘
+//!  take_up ──► Adopting ──some run──┐
+//!                  │ none           ▼
+//!  start ──────────┴──────────► Running ──all finished──────────────────────────► Ended
+//!                                   │ cancel, a failure that no restart mends       ▲
+//!                                   └──► Stopping ──all tasks have ended, watchdog──┘
 //! ```
+//! While it is running each of its regions is stopped and deployed again by itself: `regional` has their stages.
+//!
 //! One loop over one closed enum of events, on a thread of its own. It owns the clock, the files and the store, does what
 //! the deciders say, and has no policy of its own.
-//!
-//! All regions of a job share one generation for now, so a failure restarts all of them, whatever
-//! [`Failover`] says of the region: a job's unconnected parts are few.
 //!
 //! Invariants: a generation is stored before its first message is sent, and sinks hear of a checkpoint after the pointer
 //! has moved to it. `keeper` has the order of everything that is stored. Nobody waits for a worker that is gone, and none
@@ -22,6 +19,7 @@
 //! | Look here for | module |
 //! |---|---|
 //! | where in its life a job is | `phase` |
+//! | what restarts beside what runs on | `regional` |
 //! | slots, what tasks start from, deployments | `deploy` |
 //! | workers that come and go | `workers` |
 //! | checkpoints, and who asked for them | `checkpointing` |
@@ -41,6 +39,7 @@ mod keeper;
 mod outcome;
 mod phase;
 mod record;
+mod regional;
 mod restore;
 mod snapshot;
 mod stepped;
@@ -50,7 +49,7 @@ mod tests;
 mod workers;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fmt,
     hash::{BuildHasher, Hasher, RandomState},
     net::SocketAddr,
@@ -63,20 +62,21 @@ use std::{
 use crossbeam_channel::{Receiver, Sender};
 use millstream_model::{
     config::{self, BadValue, CheckpointRetention},
+    deployment::CompletedCheckpoint,
     fault::{Failure, Remedy},
-    id::{CheckpointId, Generation, JobId, JobVertexId, LeaderEpoch, Subtask, WorkerId},
+    id::{CheckpointId, JobId, LeaderEpoch, Subtask, WorkerId},
     job_graph::JobGraph,
-    message::{Command, FromWorker, Report, ToWorker},
+    message::{FromWorker, Report, ToWorker},
     rates::RateWindow,
     state::{ExecutionState, JobStatus},
 };
 
 use self::{
-    adoption::Verdict as AdoptionVerdict,
     event::{Event, Events},
     handle::{HandleSide, Request, View},
     keeper::{Keeper, Setback},
-    phase::{AfterStop, Cancellation, Phase},
+    phase::{Cancellation, Ending, Phase, Progress},
+    regional::Stage,
     stop::not_leading,
     workers::Workers,
 };
@@ -85,11 +85,13 @@ use crate::{
     clock::{Clock, Moment},
     execution_graph::{Effect, ExecutionGraph},
     failover::{Failover, Verdict},
+    regions::{RegionIndex, Regions},
+    scheduler::SlotAssignment,
     store::Store,
 };
 
 pub use self::{
-    adoption::AdoptionConfig,
+    adoption::{AdoptionConfig, OnDecided},
     handle::{Busy, CheckpointRefused, JobHandle},
     outcome::{JobMetrics, JobOutcome, JobTimings},
     snapshot::{ExecutionSnapshot, TaskCounts, TaskSnapshot},
@@ -154,12 +156,20 @@ pub struct JobMaster {
     /// How long the job waits for slots.
     slot_timeout: Duration,
     phase: Phase,
+    regions: Regions,
+    /// Of each region.
+    stages: Vec<Stage>,
+    slots: SlotAssignment,
+    /// What the first deployment starts from.
+    start_from: Option<CompletedCheckpoint>,
     view: Arc<View>,
     /// Those who asked for a checkpoint that has not been triggered yet, and those who wait for one that has.
     asked: Vec<Sender<Result<CheckpointId, CheckpointRefused>>>,
     waiting: Vec<(CheckpointId, Sender<Result<CheckpointId, CheckpointRefused>>)>,
     started: Moment,
     restarts: u32,
+    /// Those that are decided on and have not taken place.
+    restarts_under_way: u32,
     rates: BTreeMap<Subtask, RateWindow>,
     jitter: Jitter,
     /// Of a job that was taken up, until it is decided.
@@ -228,10 +238,11 @@ impl JobMaster {
                 graph.job_id, result.status
             ))));
         }
+        let regions = Regions::of(&graph);
         let tolerance: Duration = configuration.get(&config::TASK_CANCELLATION_TIMEOUT).map_err(bad_value)?;
         Ok(JobMaster {
             checkpoints: CheckpointCoordinator::new(checkpoint_config, &graph, keeper.found()?),
-            failover: Failover::new(&graph).map_err(bad_value)?,
+            failover: Failover::new(&graph, &regions).map_err(bad_value)?,
             execution: ExecutionGraph::new(&graph, now),
             retention: configuration.get(&config::CHECKPOINT_RETENTION).map_err(bad_value)?,
             cancellation: Cancellation {
@@ -239,6 +250,10 @@ impl JobMaster {
                 timeout: Some(tolerance).filter(|timeout| !timeout.is_zero()),
             },
             slot_timeout: configuration.get(&config::SLOT_REQUEST_TIMEOUT).map_err(bad_value)?,
+            stages: vec![Stage::BackingOff { until: now }; regions.count()],
+            regions,
+            slots: SlotAssignment::of(&graph),
+            start_from: None,
             graph,
             workers: Workers::new(workers),
             epoch,
@@ -250,6 +265,7 @@ impl JobMaster {
             waiting: Vec::new(),
             started: now,
             restarts: 0,
+            restarts_under_way: 0,
             rates: BTreeMap::new(),
             jitter,
             adoption: None,
@@ -274,11 +290,12 @@ impl JobMaster {
         let timeout = self.adoption.as_ref().map(|adoption| adoption.timeout);
         if let Some(timeout) = timeout.filter(|_| !self.keeper.is_new()) {
             self.begin_adoption(timeout, now);
+            self.settle(now);
             return self.show();
         }
-        let deployed = self.restore_point().map_err(Setback::from).and_then(|restore| self.deploy(restore, now));
+        let deployed = self.deploy_all(now);
         self.unless_set_back(deployed, now);
-        self.decide(false);
+        self.decide(&BTreeSet::new());
         self.settle(now);
         self.show();
     }
@@ -286,13 +303,11 @@ impl JobMaster {
     /// When something is to be done without any event.
     fn next_deadline(&self) -> Option<Moment> {
         match &self.phase {
-            Phase::Running { .. } => self.checkpoints.next_deadline(),
-            Phase::Stopping { resend_at, give_up_at, .. } => {
-                Some(give_up_at.map_or(*resend_at, |give_up_at| give_up_at.min(*resend_at)))
+            Phase::Running(_) => {
+                [self.checkpoints.next_deadline(), self.next_regional_deadline()].into_iter().flatten().min()
             }
-            Phase::WaitingForSlots(waiting) => Some(waiting.give_up_at),
+            Phase::Stopping { ending, .. } => Some(ending.next_deadline()),
             Phase::Adopting(adoption) => Some(adoption.give_up_at),
-            Phase::BackingOff { until } => Some(*until),
             Phase::Prepared | Phase::Ended => None,
         }
     }
@@ -326,24 +341,23 @@ impl JobMaster {
                 }
             }
             Report::Task { attempt, state, .. } if matches!(self.phase, Phase::Adopting(_)) => {
-                if let Phase::Adopting(adoption) = &self.phase {
+                if let Phase::Adopting(adoption) = &mut self.phase {
                     let verdict = adoption.on_task(attempt, state);
                     self.on_verdict(verdict, now);
                 }
             }
             Report::Task { attempt, state, failure } => {
+                let subtask = attempt.subtask;
                 match self.execution.on_report(attempt, state, failure.clone(), now) {
                     Ok(Effect::Changed(ExecutionState::Failed)) => {
                         let failure = failure.unwrap_or_else(|| Failure::new("the task failed and did not say why"));
-                        self.on_failure(Some(attempt.subtask.vertex), failure, now);
+                        self.on_task_failure(subtask, failure, now);
                     }
-                    Ok(Effect::Changed(ExecutionState::Canceled)) if matches!(self.phase, Phase::Running { .. }) => {
-                        self.on_failure(Some(attempt.subtask.vertex), Failure::new("the task ended unasked"), now);
+                    Ok(Effect::Changed(ExecutionState::Canceled)) if self.is_to_run(subtask) => {
+                        self.on_task_failure(subtask, Failure::new("the task ended unasked"), now);
                     }
                     Ok(Effect::Changed(_) | Effect::Ignored) => {}
-                    Err(illegal) => {
-                        self.on_failure(Some(attempt.subtask.vertex), Failure::new(illegal.to_string()), now)
-                    }
+                    Err(illegal) => self.on_task_failure(subtask, Failure::new(illegal.to_string()), now),
                 }
             }
             Report::EndOfData { attempt } => match &mut self.phase {
@@ -382,13 +396,14 @@ impl JobMaster {
             Report::WorkerFailed { failure } => {
                 tracing::warn!(job = %self.graph.job_id, worker = worker.0, %failure, "a worker is gone");
                 self.workers.leave(worker);
-                if matches!(self.phase, Phase::Adopting(_)) {
-                    let why = format!("worker {} is gone: {failure}", worker.0);
-                    return self.on_verdict(AdoptionVerdict::Restart(why), now);
+                if let Phase::Adopting(adoption) = &mut self.phase {
+                    let verdict = adoption.on_worker_failed(worker, &failure);
+                    return self.on_verdict(verdict, now);
                 }
                 // A worker that has nothing to do for the job, or nothing any more, is no loss.
-                if self.execution.on_worker_failed(worker, &failure, now) {
-                    self.on_failure(None, failure, now);
+                let lost = self.execution.on_worker_failed(worker, &failure, now);
+                if !lost.is_empty() {
+                    self.on_failure(self.regions_of(&lost), failure, now);
                 }
             }
         }
@@ -400,101 +415,103 @@ impl JobMaster {
             self.execution.on_worker_failed(worker, &failure, now);
         }
         match self.phase {
-            Phase::Adopting(_) | Phase::BackingOff { .. } | Phase::WaitingForSlots(_) => {
-                self.unless_set_back(Err(failure.into()), now)
-            }
-            _ => self.on_failure(None, failure, now),
+            Phase::Adopting(_) | Phase::Running(_) => self.fail_job(failure, now),
+            Phase::Prepared | Phase::Stopping { .. } | Phase::Ended => {}
         }
     }
 
-    fn on_failure(&mut self, vertex: Option<JobVertexId>, failure: Failure, now: Moment) {
-        let failure = match vertex.and_then(|id| self.graph.vertices.iter().find(|vertex| vertex.id == id)) {
+    /// Whether the subtask is deployed and was not told to end.
+    fn is_to_run(&self, subtask: Subtask) -> bool {
+        let region = self.regions.region_of(subtask);
+        matches!(self.phase, Phase::Running(_)) && region.is_some_and(|region| self.is_deployed(region))
+    }
+
+    fn on_task_failure(&mut self, subtask: Subtask, failure: Failure, now: Moment) {
+        let failure = match self.graph.vertices.iter().find(|vertex| vertex.id == subtask.vertex) {
             Some(vertex) => failure.in_operator(&vertex.name),
             None => failure,
         };
-        match &self.phase {
-            Phase::Running { .. } => {
-                tracing::warn!(job = %self.graph.job_id, %failure, "the job has failed");
-                self.view.lock().metrics.last_failure = Some(failure.clone());
-                let jitter = (self.jitter)();
-                let (then, status) = match self.failover.on_failure(vertex, failure, now, jitter) {
-                    Verdict::Restart { after, .. } => (AfterStop::Restart { after }, JobStatus::Restarting),
-                    Verdict::Fail { failure } => (AfterStop::Fail(failure), JobStatus::Failing),
-                };
-                self.execution.become_status(status, now);
-                self.stop_tasks(then, now);
+        self.on_failure(self.regions_of(&[subtask]), failure, now);
+    }
+
+    /// Something has failed that these regions cannot do without.
+    fn on_failure(&mut self, touched: BTreeSet<RegionIndex>, failure: Failure, now: Moment) {
+        let Phase::Running(Progress { is_finishing, .. }) = self.phase else {
+            return tracing::debug!(job = %self.graph.job_id, %failure, "a further failure");
+        };
+        // Tasks that have finished are never deployed beside others that run: their commits are for the end of the job.
+        let touched = if is_finishing { self.regions.all().collect() } else { touched };
+        let deployed: BTreeSet<_> = touched.into_iter().filter(|region| self.is_deployed(*region)).collect();
+        // Others fail because the first one did; only what no restart can mend changes anything.
+        if deployed.is_empty() && failure.remedy != Remedy::FailJob {
+            return tracing::debug!(job = %self.graph.job_id, %failure, "a further failure");
+        }
+        tracing::warn!(job = %self.graph.job_id, %failure, "the job has failed");
+        self.view.lock().metrics.last_failure = Some(failure.clone());
+        let jitter = (self.jitter)();
+        match self.failover.on_failure(deployed, failure, now, jitter) {
+            Verdict::Restart { regions, after, is_new } => {
+                self.restarts_under_way += u32::from(is_new);
+                self.restart(regions, after, now);
             }
-            // Others fail because the first one did; only what no restart can mend changes anything.
-            Phase::Stopping { then: AfterStop::Restart { .. }, .. } if failure.remedy == Remedy::FailJob => {
-                self.execution.become_status(JobStatus::Failing, now);
-                self.view.lock().metrics.last_failure = Some(failure.clone());
-                self.after_stop(AfterStop::Fail(failure));
-            }
-            Phase::Prepared
-            | Phase::Adopting(_)
-            | Phase::Stopping { .. }
-            | Phase::BackingOff { .. }
-            | Phase::WaitingForSlots(_)
-            | Phase::Ended => {
-                tracing::debug!(job = %self.graph.job_id, %failure, "a further failure");
-            }
+            Verdict::Fail { failure } => self.fail_job(failure, now),
         }
     }
 
     /// Does what is due by now.
     fn on_time(&mut self, now: Moment) {
         match &self.phase {
-            Phase::Running { .. } => {
+            Phase::Running(_) => {
                 let actions = self.checkpoints.on_tick(now);
                 self.apply(actions, now);
-            }
-            Phase::Stopping { give_up_at: Some(give_up_at), .. } if *give_up_at <= now => self.on_stuck(now),
-            Phase::Stopping { resend_at, .. } if *resend_at <= now => {
-                self.send_to_all(Command::Cancel { generation: self.generation() });
-                let next = now + self.cancellation.interval;
-                if let Phase::Stopping { resend_at, .. } = &mut self.phase {
-                    *resend_at = next;
+                if matches!(self.phase, Phase::Running(_)) {
+                    self.on_regional_time(now);
                 }
             }
-            Phase::BackingOff { until } if *until <= now => {
-                self.restarts += 1;
-                let latest = self.keeper.latest(&self.graph).map_err(Setback::from);
-                let deployed = latest.and_then(|latest| self.deploy(latest, now));
-                self.unless_set_back(deployed, now);
+            Phase::Stopping { ending, .. } if ending.is_given_up(now) => self.on_stuck(now),
+            Phase::Stopping { ending, .. } if ending.resend_at <= now => {
+                self.send_cancel();
+                let next = now + self.cancellation.interval;
+                if let Phase::Stopping { ending, .. } = &mut self.phase {
+                    *ending = Ending { resend_at: next, ..*ending };
+                }
             }
             Phase::Adopting(adoption) if adoption.give_up_at <= now => self.on_adoption_overdue(now),
-            Phase::WaitingForSlots(waiting) if waiting.give_up_at <= now => self.on_no_slots(now),
-            Phase::Prepared
-            | Phase::Adopting(_)
-            | Phase::Stopping { .. }
-            | Phase::BackingOff { .. }
-            | Phase::WaitingForSlots(_)
-            | Phase::Ended => {}
+            Phase::Prepared | Phase::Adopting(_) | Phase::Stopping { .. } | Phase::Ended => {}
         }
     }
 
     /// Goes on to what the tasks' states allow.
     fn settle(&mut self, now: Moment) {
         match self.phase {
-            Phase::Running { .. } if self.execution.all_are(ExecutionState::Finished) => {
-                self.end(JobStatus::Finished, None, now);
-            }
-            Phase::Running { is_ready: false, is_ending } if self.execution.all_are(ExecutionState::Running) => {
-                self.phase = Phase::Running { is_ready: true, is_ending };
-                self.checkpoints.start(self.generation(), now);
-                self.settle(now);
-            }
-            Phase::Running { is_ready: true, is_ending: false } if self.execution.all_at_end_of_data() => {
-                self.phase = Phase::Running { is_ready: true, is_ending: true };
-                if self.takes_final_checkpoint {
-                    let actions = self.checkpoints.on_end_of_data(now);
-                    self.apply(actions, now);
-                } else {
-                    self.apply(vec![Action::Finish], now);
+            Phase::Running(progress) => {
+                self.settle_stopped(now);
+                if self.all_deployed() {
+                    self.settle_running(progress, now);
                 }
             }
             Phase::Stopping { .. } if self.execution.all_terminal() => self.on_stopped(now),
             _ => {}
+        }
+    }
+
+    fn settle_running(&mut self, progress: Progress, now: Moment) {
+        if self.execution.all_are(ExecutionState::Finished) {
+            return self.end(JobStatus::Finished, None, now);
+        }
+        if !progress.is_ready && self.execution.all_are(ExecutionState::Running) {
+            self.phase = Phase::Running(Progress { is_ready: true, ..progress });
+            self.checkpoints.start(self.generations(), now);
+            return self.settle(now);
+        }
+        if progress.is_ready && !progress.is_ending && self.execution.all_at_end_of_data() {
+            self.phase = Phase::Running(Progress { is_ending: true, ..progress });
+            if self.takes_final_checkpoint {
+                let actions = self.checkpoints.on_end_of_data(now);
+                self.apply(actions, now);
+            } else {
+                self.apply(vec![Action::Finish], now);
+            }
         }
     }
 
@@ -512,17 +529,9 @@ impl JobMaster {
         view.status = self.execution.status();
     }
 
-    fn generation(&self) -> Generation {
-        self.keeper.generation()
-    }
-
-    /// Whether this JobMaster has deployed the job.
+    /// Whether this JobMaster has deployed or adopted anything of the job.
     fn has_run(&self) -> bool {
         self.execution.executions().next().is_some()
-    }
-
-    fn send_to_all(&self, command: Command) {
-        self.workers.send_to_all(self.epoch, &command);
     }
 }
 

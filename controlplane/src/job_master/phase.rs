@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use millstream_model::{deployment::CompletedCheckpoint, fault::Failure};
+use millstream_model::fault::Failure;
 
 use super::adoption::Adoption;
-use crate::{clock::Moment, scheduler::NotEnoughSlots};
+use crate::clock::Moment;
 
 /// How tasks that do not end are dealt with.
 #[derive(Clone, Copy, Debug)]
@@ -16,46 +16,60 @@ pub(super) struct Cancellation {
     pub(super) timeout: Option<Duration>,
 }
 
+impl Cancellation {
+    /// Tasks are told to end now.
+    pub(super) fn begin(&self, now: Moment) -> Ending {
+        Ending { resend_at: now + self.interval, give_up_at: self.timeout.map(|timeout| now + timeout) }
+    }
+}
+
+/// Tasks were told to end, and are waited for.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Ending {
+    pub(super) resend_at: Moment,
+    pub(super) give_up_at: Option<Moment>,
+}
+
+impl Ending {
+    pub(super) fn next_deadline(&self) -> Moment {
+        self.give_up_at.map_or(self.resend_at, |give_up_at| give_up_at.min(self.resend_at))
+    }
+
+    pub(super) fn is_given_up(&self, now: Moment) -> bool {
+        self.give_up_at.is_some_and(|give_up_at| give_up_at <= now)
+    }
+}
+
 /// Where in its life the job is. The execution graph knows its status, which is what others see of this.
 #[derive(Debug)]
 pub(super) enum Phase {
-    /// Nothing was deployed yet.
+    /// Nothing was decided yet.
     Prepared,
     /// An earlier leader's workers are waited for, which may run the job still.
     Adopting(Adoption),
-    Running {
-        /// Whether all tasks run, so that checkpoints are taken.
-        is_ready: bool,
-        /// Whether all data was read and the tasks were led to their end.
-        is_ending: bool,
-    },
-    /// Tasks were told to end, and are waited for.
+    /// Its regions are deployed or are to be, each at its [`Stage`](super::regional::Stage).
+    Running(Progress),
+    /// All tasks were told to end, and are waited for.
     Stopping {
         then: AfterStop,
-        resend_at: Moment,
-        give_up_at: Option<Moment>,
-    },
-    /// There are too few slots; more workers may come.
-    WaitingForSlots(Waiting),
-    /// Nothing runs until this time.
-    BackingOff {
-        until: Moment,
+        ending: Ending,
     },
     Ended,
 }
 
-#[derive(Clone, Debug)]
-pub(super) enum AfterStop {
-    Restart { after: Duration },
-    Fail(Failure),
-    Cancel,
+/// How far a job is whose regions are deployed. It starts anew when one of them restarts.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Progress {
+    /// Whether all tasks run, so that checkpoints are taken.
+    pub(super) is_ready: bool,
+    /// Whether all data was read, so that there is a final checkpoint to be taken.
+    pub(super) is_ending: bool,
+    /// Whether the tasks were told to finish.
+    pub(super) is_finishing: bool,
 }
 
-/// What a job goes on with when there are slots.
-#[derive(Debug)]
-pub(super) struct Waiting {
-    /// What its tasks will start from. No checkpoint comes while nothing runs.
-    pub(super) restore: Option<CompletedCheckpoint>,
-    pub(super) shortage: NotEnoughSlots,
-    pub(super) give_up_at: Moment,
+#[derive(Clone, Debug)]
+pub(super) enum AfterStop {
+    Fail(Failure),
+    Cancel,
 }

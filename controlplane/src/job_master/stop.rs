@@ -2,7 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use millstream_model::{config::CheckpointRetention, fault::Failure, message::Command, state::JobStatus};
+use millstream_model::{
+    config::CheckpointRetention,
+    fault::Failure,
+    message::Command,
+    state::{ExecutionState, JobStatus},
+};
 
 use super::{
     JobMaster,
@@ -21,20 +26,12 @@ use crate::{
 impl JobMaster {
     pub(super) fn on_cancel(&mut self, now: Moment) {
         match self.phase {
-            Phase::Running { .. } => {
+            Phase::Running(_) => {
                 self.execution.become_status(JobStatus::Cancelling, now);
                 self.stop_tasks(AfterStop::Cancel, now);
             }
-            Phase::Stopping { then: AfterStop::Restart { .. }, .. } => {
-                self.execution.become_status(JobStatus::Cancelling, now);
-                self.after_stop(AfterStop::Cancel);
-            }
             Phase::Adopting(_) => {
                 self.execution.become_status(JobStatus::Created, now);
-                self.execution.become_status(JobStatus::Cancelling, now);
-                self.end(JobStatus::Canceled, None, now);
-            }
-            Phase::BackingOff { .. } | Phase::WaitingForSlots(_) => {
                 self.execution.become_status(JobStatus::Cancelling, now);
                 self.end(JobStatus::Canceled, None, now);
             }
@@ -43,38 +40,45 @@ impl JobMaster {
         }
     }
 
+    /// The job has failed, and ends when its tasks have.
+    pub(super) fn fail_job(&mut self, failure: Failure, now: Moment) {
+        if !self.has_run() {
+            return self.cannot_start(failure, now);
+        }
+        self.execution.become_status(JobStatus::Failing, now);
+        self.view.lock().metrics.last_failure = Some(failure.clone());
+        self.stop_tasks(AfterStop::Fail(failure), now);
+    }
+
     /// Tells all tasks to end, and their checkpoints with them.
     pub(super) fn stop_tasks(&mut self, then: AfterStop, now: Moment) {
         let aborts = self.checkpoints.stop();
         self.apply(aborts, now);
         self.refuse_asked();
-        self.execution.cancel(now);
-        self.send_to_all(Command::Cancel { generation: self.generation() });
-        self.phase = Phase::Stopping {
-            then,
-            resend_at: now + self.cancellation.interval,
-            give_up_at: self.cancellation.timeout.map(|timeout| now + timeout),
-        };
+        for region in self.regions.all() {
+            self.execution.cancel(self.regions.subtasks(region).iter().copied(), now);
+        }
+        self.send_cancel();
+        self.phase = Phase::Stopping { then, ending: self.cancellation.begin(now) };
     }
 
-    /// Changes what happens when the tasks have ended.
-    pub(super) fn after_stop(&mut self, next: AfterStop) {
-        if let Phase::Stopping { then, .. } = &mut self.phase {
-            *then = next;
+    /// Tells those once more that have not ended.
+    pub(super) fn send_cancel(&self) {
+        for region in self.regions.all() {
+            let mut executions = self.execution.executions_of(self.regions.subtasks(region));
+            if executions.any(|execution| !execution.state().is_terminal()) {
+                self.send_to_region(region, |generation| Command::Cancel { generation });
+            }
         }
     }
 
     /// Some tasks did not end when they were told to. Nothing may be deployed beside them.
     pub(super) fn on_stuck(&mut self, now: Moment) {
-        let vertices = self.execution.vertices().iter();
-        let is_alive = |execution: &Execution| !execution.state().is_terminal();
-        let stuck = vertices.filter(|vertex| vertex.current.as_ref().is_some_and(is_alive));
-        let names: Vec<_> = stuck.map(|vertex| format!("{} ({})", vertex.name, vertex.subtask.index)).collect();
         let timeout = self.cancellation.timeout.unwrap_or_default();
         let stuck = format!(
             "these tasks have not ended within {timeout:?} (task.cancellation.timeout), most likely because a function \
              blocks: {}",
-            names.join(", ")
+            self.names_of_leaving().join(", ")
         );
         let failure = match &self.phase {
             // What they were stopped for comes first.
@@ -89,13 +93,17 @@ impl JobMaster {
     pub(super) fn on_stopped(&mut self, now: Moment) {
         let Phase::Stopping { then, .. } = &self.phase else { unreachable!("only called while stopping") };
         match then.clone() {
-            AfterStop::Restart { after } => {
-                tracing::info!(job = %self.graph.job_id, ?after, "the job restarts");
-                self.phase = Phase::BackingOff { until: now + after };
-            }
             AfterStop::Fail(failure) => self.fail(failure, now),
             AfterStop::Cancel => self.end(JobStatus::Canceled, None, now),
         }
+    }
+
+    /// Those that were told to end and have not, by name.
+    fn names_of_leaving(&self) -> Vec<String> {
+        let is_leaving = |execution: &Execution| execution.state() == ExecutionState::Canceling;
+        let vertices = self.execution.vertices().iter();
+        let leaving = vertices.filter(|vertex| vertex.current.as_ref().is_some_and(is_leaving));
+        leaving.map(|vertex| format!("{} ({})", vertex.name, vertex.subtask.index)).collect()
     }
 
     /// It did not run, so there is no result to store and nothing of it to delete: it may be tried again.
@@ -109,7 +117,8 @@ impl JobMaster {
         self.show_end(JobStatus::Failed, Some(failure), now);
     }
 
-    pub(super) fn fail(&mut self, failure: Failure, now: Moment) {
+    /// The job has failed, and ends at once.
+    fn fail(&mut self, failure: Failure, now: Moment) {
         if self.execution.status() != JobStatus::Failing {
             self.execution.become_status(JobStatus::Failing, now);
         }
@@ -133,7 +142,7 @@ impl JobMaster {
             return self.on_leadership_lost(&error, now);
         }
         tracing::info!(job = %self.graph.job_id, ?status, "the job has ended");
-        self.send_to_all(Command::Shutdown);
+        self.workers.send_to_all(self.epoch, &Command::Shutdown);
         self.show_end(status, failure, now);
     }
 

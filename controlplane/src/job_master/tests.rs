@@ -7,8 +7,8 @@ use crossbeam_channel::{bounded, unbounded};
 use millstream_model::{
     config::{Configuration, Origin},
     deployment::{CoordinatorState, Deployment, Peer, SubtaskState},
-    id::{ExecutionAttemptId, OperatorId, Subtask},
-    message::{CheckpointKind, SnapshotStats, TaskMetrics, TaskResult},
+    id::{ExecutionAttemptId, Generation, JobVertexId, OperatorId, Subtask},
+    message::{CheckpointKind, Command, SnapshotStats, TaskMetrics, TaskResult},
 };
 use millstream_storage::{CheckpointDirectory, read_metadata};
 
@@ -21,6 +21,7 @@ use crate::store::{JobRecord, MemoryStore};
 mod adoption;
 mod by_the_clock;
 mod checkpoints;
+mod regions;
 mod restarts;
 mod restoring;
 mod snapshots;
@@ -147,8 +148,13 @@ impl Scene {
         self.master.handle(Event::Timer, self.now);
     }
 
+    /// Of the only region.
+    fn generation(&self) -> Generation {
+        self.master.keeper.stored(&self.master.regions)[0].expect("it was deployed").generation
+    }
+
     fn attempts(&self) -> Vec<ExecutionAttemptId> {
-        let generation = self.master.generation();
+        let generation = self.generation();
         let attempt =
             |vertex, index| ExecutionAttemptId { subtask: Subtask { vertex: JobVertexId(vertex), index }, generation };
         [(1, 0), (1, 1), (2, 0), (2, 1)].into_iter().map(|(vertex, index)| attempt(vertex, index)).collect()

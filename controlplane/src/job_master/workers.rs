@@ -42,9 +42,10 @@ impl Workers {
         self.gone.insert(worker);
     }
 
-    /// None of those that are there is used any more; others may join.
-    pub(super) fn replace_all(&mut self) {
-        self.gone.extend(self.links.drain(..).map(|link| link.worker()));
+    /// Only these of those that are there are used any more; others may join.
+    pub(super) fn keep(&mut self, kept: &BTreeSet<WorkerId>) {
+        let replaced = self.links.extract_if(.., |link| !kept.contains(&link.worker()));
+        self.gone.extend(replaced.map(|link| link.worker()));
     }
 
     /// None is left; returns those that were there.
@@ -68,6 +69,11 @@ impl Workers {
 
     pub(super) fn offers(&self) -> Vec<WorkerSlots> {
         self.links().map(|link| WorkerSlots { worker: link.worker(), slots: link.slots() }).collect()
+    }
+
+    pub(super) fn send_to(&self, workers: &BTreeSet<WorkerId>, epoch: LeaderEpoch, command: &Command) {
+        let addressed = self.links().filter(|link| workers.contains(&link.worker()));
+        addressed.for_each(|link| link.send(ToWorker { epoch, command: command.clone() }));
     }
 
     pub(super) fn send_to_all(&self, epoch: LeaderEpoch, command: &Command) {

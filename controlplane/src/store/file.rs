@@ -133,7 +133,13 @@ fn decode(bytes: &[u8]) -> Result<Versioned, String> {
     if actual != checksum {
         return Err(format!("its checksum is {actual}, '{checksum}' was written"));
     }
-    serde_json::from_str(json).map_err(|error| format!("it is not understood: {error}"))
+    let read: Versioned = serde_json::from_str(json).map_err(|error| format!("it is not understood: {error}"))?;
+    match read.record.format_version {
+        known if known <= JobRecord::FORMAT_VERSION => Ok(read),
+        newer => {
+            Err(format!("it has format {newer}, of a newer engine; this one reads up to {}", JobRecord::FORMAT_VERSION))
+        }
+    }
 }
 
 #[cfg(test)]
@@ -161,6 +167,35 @@ mod tests {
         FileStore::open(directory.path()).unwrap().write(latch.epoch(), JobId(1), None, &record).unwrap();
         let again = FileStore::open(directory.path()).unwrap();
         assert_eq!(again.load(latch.epoch(), JobId(1)).unwrap().unwrap().0, record);
+    }
+
+    /// As it was written before regions had generations of their own.
+    const BEFORE_REGIONS: &str = r#"{
+  "version": 4,
+  "record": {
+    "generation": 3,
+    "restored_from": "/checkpoints/chk-7",
+    "initial": null,
+    "pointer": 7,
+    "retained": [7],
+    "tombstones": [],
+    "result": null
+  }
+}"#;
+
+    fn file_of(json: &str) -> Vec<u8> {
+        format!("{:08x}\n{json}\n", crc32fast::hash(json.as_bytes())).into_bytes()
+    }
+
+    #[test]
+    fn the_form_before_regions_is_read_and_one_of_a_newer_engine_is_refused() {
+        let read = decode(&file_of(BEFORE_REGIONS)).unwrap();
+        let record = read.record;
+        assert_eq!((record.format_version, record.generation.0, record.pointer.unwrap().0), (0, 3, 7));
+        assert!(record.regions.is_empty());
+        let newer = BEFORE_REGIONS.replace("\"generation\": 3", "\"format_version\": 2, \"generation\": 3");
+        let Err(refused) = decode(&file_of(&newer)) else { panic!("it was read") };
+        assert!(refused.contains("format 2"), "{refused}");
     }
 
     #[test]

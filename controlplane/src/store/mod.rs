@@ -11,7 +11,7 @@ use std::{fmt, io};
 
 use millstream_model::{
     fault::{Failure, Remedy},
-    id::{CheckpointId, Generation, JobId, LeaderEpoch},
+    id::{CheckpointId, Generation, JobId, LeaderEpoch, Subtask},
     state::JobStatus,
 };
 use millstream_storage::FileError;
@@ -23,10 +23,14 @@ pub use memory::MemoryStore;
 /// What is kept of one job.
 #[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
 pub struct JobRecord {
-    /// Of the newest deployment. Stored before its first message is sent, with what it was restored from.
+    /// Of this structure; 0 is the one before regions had generations of their own.
+    #[serde(default)]
+    pub format_version: u32,
+    /// The highest that any region has had. Each deployment gets the next one.
     pub generation: Generation,
-    /// The directory of the checkpoint that this generation started from; `None` if it started empty.
-    pub restored_from: Option<String>,
+    /// The newest deployment of each region. Stored before its first message is sent.
+    #[serde(default)]
+    pub regions: Vec<RegionRecord>,
     /// The directory of the checkpoint that the user had the job start from. It is not the job's own, and never deleted.
     pub initial: Option<String>,
     /// The newest durable checkpoint. It only ever rises.
@@ -38,6 +42,28 @@ pub struct JobRecord {
     pub tombstones: Vec<CheckpointId>,
     /// How the job ended. A job that has one never runs again.
     pub result: Option<JobResult>,
+}
+
+impl JobRecord {
+    /// What is written. Readers refuse higher versions.
+    pub const FORMAT_VERSION: u32 = 1;
+
+    /// The newest deployment of the region that begins with this subtask.
+    pub fn region(&self, first: Subtask) -> Option<&RegionRecord> {
+        self.regions.iter().find(|region| region.first == first)
+    }
+}
+
+/// What is kept of a pipelined region.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct RegionRecord {
+    /// Its first subtask, which it is known by.
+    pub first: Subtask,
+    pub generation: Generation,
+    /// How often it was deployed, with this time.
+    pub attempt: u64,
+    /// The directory of the checkpoint that this generation started from; `None` if it started empty.
+    pub restored_from: Option<String>,
 }
 
 /// The end of a job.

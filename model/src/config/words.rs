@@ -115,6 +115,14 @@ words! {
         ExponentialDelay = "exponential-delay",
     }
 
+    /// Which tasks are restarted after a failure.
+    FailoverStrategy {
+        /// Those of the pipelined regions that it has touched.
+        Region = "region",
+        /// All tasks of the job.
+        Full = "full",
+    }
+
     /// Which threads run subtasks.
     Threading {
         /// One thread per slot runs all subtasks of the slot in turn.

@@ -129,7 +129,7 @@ impl Exchange {
         self.mail(Mail::Attach { peer, address, channels: Box::new(channels) });
     }
 
-    /// Forgets the channels of deployments up to this one.
+    /// Forgets the channels of this deployment.
     pub fn detach(&self, generation: Generation) {
         self.mail(Mail::Detach(generation));
     }

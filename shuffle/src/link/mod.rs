@@ -194,20 +194,19 @@ impl Link {
         self.say_answers();
     }
 
-    /// Forgets the channels of deployments up to this one, and tells the peer.
+    /// Forgets the channels of a deployment, and tells the peer. Those of other regions, older or newer, stay.
     pub fn detach(&mut self, generation: Generation) {
         let core = &mut self.core;
-        let kept = core.deployments.split_off(&Generation(generation.0 + 1));
-        for (_, channels) in std::mem::replace(&mut core.deployments, kept) {
+        if let Some(channels) = core.deployments.remove(&generation) {
             let first = channels.inlets.first_channel;
             for channel in first..first + channels.inlets.len() as u32 {
                 self.control.message(&Message::Close { channel });
                 self.decoders.remove(&Stream::Channel(channel));
             }
         }
-        let ended = core.outlets.extract_if(|_, (of, _)| *of <= generation).map(|(channel, _)| channel);
+        let ended = core.outlets.extract_if(|_, (of, _)| *of == generation).map(|(channel, _)| channel);
         core.ended.extend(ended);
-        core.early.retain(|(of, _), _| *of > generation);
+        core.early.retain(|(of, _), _| *of != generation);
     }
 
     /// The deployments that use this link.

@@ -57,6 +57,16 @@ fn connect(from: &mut Link, to: &mut Link, count: usize, window: u64) -> Tasks {
 
 /// Attaches `count` channels, which end in a gate with so much room.
 fn connect_gate(from: &mut Link, to: &mut Link, granter: &Granter, count: usize) -> Tasks {
+    connect_deployment(from, to, granter, count, GENERATION)
+}
+
+fn connect_deployment(
+    from: &mut Link,
+    to: &mut Link,
+    granter: &Granter,
+    count: usize,
+    generation: Generation,
+) -> Tasks {
     let (pool_from, pool_to) = (SegmentPool::new(SEGMENT, 64), SegmentPool::new(SEGMENT, 64));
     let net = || Arc::new(GateSignal::new(count, Arc::new(Waker::default())));
     let (outlet_signal, grant_signal, gate_signal) = (net(), net(), net());
@@ -77,7 +87,7 @@ fn connect_gate(from: &mut Link, to: &mut Link, granter: &Granter, count: usize)
     }
     let none = || Arc::new(GateSignal::new(0, Arc::new(Waker::default())));
     let channels = |outlets, outlet_signal, inlets, grant_signal| PeerChannels {
-        generation: GENERATION,
+        generation,
         token: TOKEN,
         outlets,
         outlet_signal,
@@ -349,6 +359,41 @@ fn an_announcement_for_a_channel_that_never_was_is_a_violation_and_for_a_closed_
     link.on_bytes(Stream::Control, &backlog(1, u64::MAX)).unwrap();
     link.detach(GENERATION);
     link.on_bytes(Stream::Control, &backlog(1, 7)).unwrap();
+}
+
+#[test]
+fn a_deployment_that_ends_takes_its_own_channels_with_it_and_those_of_older_and_newer_ones_go_on() {
+    let (mut a, mut b) = (Link::new(local(1), WorkerId(2)), Link::new(local(2), WorkerId(1)));
+    let (mut there, mut back, mut random) = (Wire::default(), Wire::default(), Random(11));
+    let granter = Granter::fixed(SEGMENT as u64, &[4 * SEGMENT as u64]);
+    let mut regions: Vec<_> = [3, 4, 5]
+        .map(|generation| connect_deployment(&mut a, &mut b, &granter, 1, Generation(generation)))
+        .into_iter()
+        .collect();
+    let mut seen = [0; 3];
+    let mut exchange = |a: &mut Link, b: &mut Link, regions: &mut [Tasks], number: u64| {
+        for tasks in regions.iter_mut().filter(|tasks| tasks.writers[0].resume()) {
+            write(&mut tasks.writers[0], number, 64);
+            tasks.writers[0].flush();
+        }
+        for _ in 0..3 {
+            there.pump(a, usize::MAX);
+            while there.deliver(b, &mut random).unwrap() {}
+            back.pump(b, usize::MAX);
+            while back.deliver(a, &mut random).unwrap() {}
+        }
+        for (tasks, seen) in regions.iter_mut().zip(&mut seen) {
+            read(&mut tasks.gate, 0, seen);
+        }
+        seen
+    };
+    assert_eq!(exchange(&mut a, &mut b, &mut regions, 0), [1, 1, 1]);
+    for link in [&mut a, &mut b] {
+        link.detach(Generation(4));
+        assert_eq!(link.generations().collect::<Vec<_>>(), [Generation(3), Generation(5)]);
+    }
+    assert_eq!(exchange(&mut a, &mut b, &mut regions, 1), [2, 1, 2]);
+    assert!(a.take_events().is_empty() && b.take_events().is_empty());
 }
 
 #[test]

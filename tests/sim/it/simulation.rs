@@ -69,13 +69,16 @@ fn nothing_forbidden_happens_whatever_goes_wrong() {
     let (events, restarts, checkpoints) = (sum(|it| it.events), sum(|it| it.restarts), sum(|it| it.checkpoints));
     let (elections, fenced) = (sum(|it| it.elections), sum(|it| it.fenced));
     let (adoptions, refused) = (sum(|it| it.adoptions), sum(|it| it.refused_adoptions));
+    let (beside, in_part) = (sum(|it| it.restarts_beside_others), sum(|it| it.adopted_in_part));
     println!(
         "{seeds} histories: {events} events, {restarts} restarts, {checkpoints} checkpoints, {elections} elections, \
-         {adoptions} adoptions, {refused} refused, {fenced} calls fenced off"
+         {adoptions} adoptions, {in_part} of them in part, {refused} refused, {fenced} calls fenced off, {beside} attempts \
+         that began again beside others"
     );
     // A simulation in which nothing goes wrong would show nothing.
     assert!(restarts > seeds / 2 && checkpoints > seeds && elections > seeds, "too little happens");
     assert!(seeds < 200 || (adoptions > seeds / 20 && refused > seeds / 20), "too little is adopted, or refused");
+    assert!(seeds < 200 || (beside > seeds / 2 && in_part > seeds / 200), "too few regions restart beside others");
     assert!(seeds < 200 || fenced > 0, "no replaced leader ever wrote");
 }
 

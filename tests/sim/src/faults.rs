@@ -102,6 +102,17 @@ impl Faults {
                 list.push((at, fault));
             }
         }
+        // What stops the JobManager while it restarts something.
+        let failures = list.iter().filter_map(|(at, fault)| match fault {
+            Fault::WorkerKilled { .. } | Fault::TaskFails { .. } => Some(*at),
+            _ => None,
+        });
+        for failed in failures.collect::<Vec<_>>() {
+            if random.u32(0..5) == 0 {
+                let at = failed + random.u64(0..1_500_000);
+                list.push((at, Fault::JobManagerKilled { back: random.u64(10_000..1_000_000) }));
+            }
+        }
         list.sort_by_key(|(at, _)| *at);
         Faults { hosts, slots, jobs, duplicates, on_lost, adopt_timeout, patience, list }
     }

@@ -1,77 +1,166 @@
-//! The jobs that are simulated: so many sources, so many sinks, and what each source has to read.
+//! The jobs that are simulated: pipelines without edges between them, each of so many sources and sinks, and what each
+//! source has to read.
 
 use std::time::Duration;
 
 use millstream_model::{
-    config::{self, Configuration, Origin},
+    config::{self, Configuration, FailoverStrategy, Origin},
     id::{JobId, JobVertexId, OperatorId, Subtask},
     job_graph::{Codec, FactoryRef, JobEdge, JobGraph, JobVertex, Operator, OperatorRole, Partitioning},
     key_group::MaxParallelism,
 };
 
-const SOURCE: u128 = 1;
-const SINK: u128 = 2;
 const KEYS: u64 = 7;
+/// More than any pipeline has subtasks of a vertex.
+const SUBTASKS_MAX: u32 = 16;
+
+/// A vertex of sources, and one of sinks.
+#[derive(Clone, Copy, Debug)]
+pub struct Pipeline {
+    pub sources: u32,
+    pub sinks: u32,
+    /// Whether each source has a sink of its own, instead of all sinks by key: then there are as many of both.
+    pub is_forward: bool,
+    pub has_coordinator: bool,
+}
+
+impl Pipeline {
+    fn random(random: &mut fastrand::Rng) -> Pipeline {
+        let (sources, sinks) = (random.u32(1..=3), random.u32(1..=3));
+        let is_forward = random.u32(0..3) == 0;
+        let sinks = if is_forward { sources } else { sinks };
+        Pipeline { sources, sinks, is_forward, has_coordinator: random.bool() }
+    }
+}
 
 #[derive(Clone, Debug)]
 pub struct JobSpec {
     pub id: JobId,
-    pub sources: u32,
-    pub sinks: u32,
+    pub pipelines: Vec<Pipeline>,
     /// Of each source.
     pub records: u64,
-    pub has_coordinator: bool,
     pub checkpoint_interval: Duration,
     pub max_concurrent: u32,
     pub tolerable_failures: u32,
     pub num_retained: u32,
     /// Fixed delay with no end instead of the default, which grows.
     pub restarts_soon: bool,
+    /// `jobmanager.execution.failover-strategy` is `full`.
+    pub restarts_all: bool,
 }
 
 impl JobSpec {
     /// Any job that the engine should take.
     pub fn random(id: JobId, random: &mut fastrand::Rng) -> JobSpec {
+        let pipelines = if random.bool() { 1 } else { random.u32(2..=3) };
         JobSpec {
             id,
-            sources: random.u32(1..=3),
-            sinks: random.u32(1..=3),
+            pipelines: (0..pipelines).map(|_| Pipeline::random(random)).collect(),
             records: random.u64(5..60),
-            has_coordinator: random.bool(),
             checkpoint_interval: Duration::from_millis(random.u64(50..1500)),
             max_concurrent: random.u32(1..=2),
             tolerable_failures: random.u32(0..=3),
             num_retained: random.u32(1..=2),
             restarts_soon: random.bool(),
+            restarts_all: random.u32(0..6) == 0,
         }
     }
 
     pub fn required_slots(&self) -> u32 {
-        self.sources.max(self.sinks)
+        self.pipelines.iter().map(|pipeline| pipeline.sources.max(pipeline.sinks)).max().unwrap_or(0)
     }
 
-    pub fn source(&self, index: u32) -> Subtask {
-        Subtask { vertex: JobVertexId(SOURCE), index }
+    /// The place of a subtask's pipeline, and whether it is a source.
+    pub fn place(&self, subtask: Subtask) -> (usize, bool) {
+        let number = subtask.vertex.0 as usize - 1;
+        (number / 2, number.is_multiple_of(2))
     }
 
-    pub fn sink(&self, index: u32) -> Subtask {
-        Subtask { vertex: JobVertexId(SINK), index }
+    pub fn pipeline(&self, subtask: Subtask) -> Pipeline {
+        self.pipelines[self.place(subtask).0]
     }
 
     pub fn is_source(&self, subtask: Subtask) -> bool {
-        subtask.vertex == JobVertexId(SOURCE)
+        self.place(subtask).1
     }
 
-    pub fn coordinator(&self) -> Option<OperatorId> {
-        self.has_coordinator.then_some(OperatorId(SOURCE))
+    fn vertex(pipeline: usize, is_source: bool) -> u128 {
+        2 * pipeline as u128 + if is_source { 1 } else { 2 }
     }
 
-    pub fn key(&self, source: u32, number: u64) -> u64 {
-        (number * 31 + u64::from(source) * 17) % KEYS
+    fn subtask(pipeline: usize, is_source: bool, index: u32) -> Subtask {
+        Subtask { vertex: JobVertexId(JobSpec::vertex(pipeline, is_source)), index }
     }
 
-    pub fn sink_of(&self, key: u64) -> u32 {
-        (key % u64::from(self.sinks)) as u32
+    /// A number for each source, or each sink, of the job.
+    pub fn number(&self, subtask: Subtask) -> u32 {
+        self.place(subtask).0 as u32 * SUBTASKS_MAX + subtask.index
+    }
+
+    /// The numbers of all sources.
+    pub fn source_numbers(&self) -> Vec<u32> {
+        let of = |(place, pipeline): (usize, &Pipeline)| {
+            (0..pipeline.sources).map(move |index| place as u32 * SUBTASKS_MAX + index)
+        };
+        self.pipelines.iter().enumerate().flat_map(of).collect()
+    }
+
+    /// Which subtasks have to restart together, said otherwise than the engine finds it out: a pipeline, or a pair of its
+    /// subtasks if nothing joins these.
+    pub fn region_of(&self, subtask: Subtask) -> (usize, u32) {
+        let (place, _) = self.place(subtask);
+        let Pipeline { is_forward, has_coordinator, .. } = self.pipelines[place];
+        (place, if is_forward && !has_coordinator { subtask.index } else { 0 })
+    }
+
+    /// All subtasks of a region.
+    pub fn region(&self, region: (usize, u32)) -> Vec<Subtask> {
+        let Pipeline { sources, sinks, .. } = self.pipelines[region.0];
+        let sources = (0..sources).map(|index| JobSpec::subtask(region.0, true, index));
+        let sinks = (0..sinks).map(|index| JobSpec::subtask(region.0, false, index));
+        sources.chain(sinks).filter(|subtask| self.region_of(*subtask) == region).collect()
+    }
+
+    pub fn regions(&self) -> Vec<(usize, u32)> {
+        let of =
+            |place: usize| (0..self.pipelines[place].sources).map(move |index| JobSpec::subtask(place, true, index));
+        let mut regions: Vec<_> = (0..self.pipelines.len()).flat_map(of).map(|source| self.region_of(source)).collect();
+        regions.dedup();
+        regions
+    }
+
+    /// The operator whose coordinator runs beside this subtask's pipeline.
+    pub fn coordinator(&self, subtask: Subtask) -> Option<OperatorId> {
+        let operator = OperatorId(JobSpec::vertex(self.place(subtask).0, true));
+        self.pipeline(subtask).has_coordinator.then_some(operator)
+    }
+
+    /// The key of a record. No two sinks of the job that do not share them have the same.
+    pub fn key(&self, source: Subtask, number: u64) -> u64 {
+        let (place, _) = self.place(source);
+        let alone = if self.pipelines[place].is_forward { u64::from(source.index) } else { 0 };
+        (place as u64 * 100 + alone) * 1000 + (number * 31 + u64::from(source.index) * 17) % KEYS
+    }
+
+    /// The sink that a source's record goes to.
+    pub fn sink_of(&self, source: Subtask, key: u64) -> Subtask {
+        let Pipeline { sinks, is_forward, .. } = self.pipeline(source);
+        let index = if is_forward { source.index } else { (key % u64::from(sinks)) as u32 };
+        JobSpec::subtask(self.place(source).0, false, index)
+    }
+
+    /// The sinks that a source has channels to.
+    pub fn sinks_of(&self, source: Subtask) -> Vec<Subtask> {
+        let Pipeline { sinks, is_forward, .. } = self.pipeline(source);
+        let indices = if is_forward { source.index..source.index + 1 } else { 0..sinks };
+        indices.map(|index| JobSpec::subtask(self.place(source).0, false, index)).collect()
+    }
+
+    /// The sources that a sink has channels from, in their order.
+    pub fn sources_of(&self, sink: Subtask) -> Vec<Subtask> {
+        let Pipeline { sources, is_forward, .. } = self.pipeline(sink);
+        let indices = if is_forward { sink.index..sink.index + 1 } else { 0..sources };
+        indices.map(|index| JobSpec::subtask(self.place(sink).0, true, index)).collect()
     }
 
     pub fn graph(&self) -> JobGraph {
@@ -87,6 +176,9 @@ impl JobSpec {
             {
                 configuration.set_text(&format!("restart-strategy.{key}"), value, Origin::Program);
             }
+        }
+        if self.restarts_all {
+            configuration.set(&config::FAILOVER_STRATEGY, FailoverStrategy::Full);
         }
         let named = || FactoryRef::Named("simulated".to_owned());
         let vertex = |number: u128, name: &str, parallelism, role, coordinator| JobVertex {
@@ -107,26 +199,23 @@ impl JobSpec {
             slot_sharing_group: "default".to_owned(),
             on_own_thread: false,
         };
-        let coordinator = self.has_coordinator.then(named);
-        JobGraph {
-            job_id: self.id,
-            name: "simulated".to_owned(),
-            vertices: vec![
-                vertex(SOURCE, "source", self.sources, OperatorRole::OneInput, coordinator),
-                vertex(SINK, "sink", self.sinks, OperatorRole::OneInput, None),
-            ],
-            edges: vec![JobEdge {
-                source: 0,
-                target: 1,
+        let (mut vertices, mut edges) = (Vec::new(), Vec::new());
+        for (place, Pipeline { sources, sinks, is_forward, has_coordinator }) in self.pipelines.iter().enumerate() {
+            let coordinator = has_coordinator.then(named);
+            let number = |is_source| JobSpec::vertex(place, is_source);
+            vertices.push(vertex(number(true), "source", *sources, OperatorRole::OneInput, coordinator));
+            vertices.push(vertex(number(false), "sink", *sinks, OperatorRole::OneInput, None));
+            edges.push(JobEdge {
+                source: 2 * place,
+                target: 2 * place + 1,
                 input: 0,
-                partitioning: Partitioning::Hash,
+                partitioning: if *is_forward { Partitioning::Forward } else { Partitioning::Hash },
                 codec: Codec::Row,
                 writer: named(),
                 writer_conf: Vec::new(),
                 reader: None,
-            }],
-            configuration,
-            artifact: None,
+            });
         }
+        JobGraph { job_id: self.id, name: "simulated".to_owned(), vertices, edges, configuration, artifact: None }
     }
 }

@@ -1,7 +1,7 @@
 //! A simulated JobManager: the real ResourceManager and a real JobMaster for each job, and what `cluster` has around them.
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     net::SocketAddr,
     path::PathBuf,
     sync::{Arc, Mutex, MutexGuard},
@@ -191,9 +191,9 @@ impl JobManager {
                 self.slots().resources.take_up(job.id, job.required_slots());
                 let (slots, outbox, decided) = (self.slots.clone(), self.outbox.clone(), self.decided.clone());
                 let id = job.id;
-                let decide = move |is_adopted| {
-                    locked(&decided).push((id, is_adopted));
-                    let ended = locked(&slots).resources.on_adoption_decided(id, is_adopted);
+                let decide = move |kept: &BTreeSet<WorkerId>| {
+                    locked(&decided).push((id, !kept.is_empty()));
+                    let ended = locked(&slots).resources.on_adoption_decided(id, kept);
                     for (id, worker) in &ended {
                         locked(&slots).end_worker(worker.task_manager, *id, worker.slots, &outbox);
                     }

@@ -55,11 +55,11 @@ impl Output {
     ///
     /// # Errors
     /// If something is missing.
-    pub fn complete(&self, job: JobId, sources: u32, records: u64) -> Result<(), String> {
+    pub fn complete(&self, job: JobId, sources: &[u32], records: u64) -> Result<(), String> {
         let nothing = Committed::default();
         let committed = self.jobs.get(&job).unwrap_or(&nothing);
         let missing = |source: u32| (0..records).find(|number| !committed.records.contains(&(source, *number)));
-        if let Some((source, number)) = (0..sources).find_map(|source| Some((source, missing(source)?))) {
+        if let Some((source, number)) = sources.iter().find_map(|source| Some((source, missing(*source)?))) {
             return Err(format!("record {number} of source {source} was never committed"));
         }
         let mut highest = BTreeMap::<u64, u64>::new();

@@ -1,7 +1,7 @@
 //! The store that survives simulated JobManagers: the real one in memory, with faults, and watched from outside.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     path::PathBuf,
     sync::{Arc, Mutex, MutexGuard},
 };
@@ -104,9 +104,19 @@ impl SimStore {
             if record.generation < before.generation {
                 wrong.push(format!("generation {:?} follows {:?}", record.generation, before.generation));
             }
+            for region in &before.regions {
+                let after = record.region(region.first).map(|region| region.generation);
+                if after < Some(region.generation) {
+                    wrong.push(format!("region {} goes from {:?} to {after:?}", region.first, region.generation));
+                }
+            }
             if record.result.is_none() && record.pointer < before.pointer {
                 wrong.push(format!("the pointer went back to {:?} from {:?}", record.pointer, before.pointer));
             }
+        }
+        let generations: BTreeSet<_> = record.regions.iter().map(|region| region.generation).collect();
+        if generations.len() != record.regions.len() || generations.last() > Some(&record.generation) {
+            wrong.push(format!("generations are not each of one region: {:?}", record.regions));
         }
         if record.result.is_none() && record.pointer != record.retained.last().copied() {
             wrong.push(format!("the pointer {:?} is not the newest of {:?}", record.pointer, record.retained));

@@ -16,7 +16,7 @@ use std::{
 use millstream_model::{
     deployment::{ChannelToken, CompletedCheckpoint, CoordinatorState, Deployment, SubtaskState},
     fault::Failure,
-    id::{CheckpointId, ExecutionAttemptId, Generation, JobId, LeaderEpoch, OperatorId, Subtask, WorkerId},
+    id::{CheckpointId, ExecutionAttemptId, Generation, JobId, JobVertexId, LeaderEpoch, Subtask, WorkerId},
     message::{Command, Report, SnapshotStats, TaskStatus, ToWorker},
     state::ExecutionState,
 };
@@ -66,6 +66,7 @@ pub enum Deed {
     /// An attempt will be ready; [`Worker::on_started`] hears of it.
     Start(ExecutionAttemptId),
     Commit {
+        /// Its number in the job.
         sink: u32,
         checkpoint: CheckpointId,
         lines: Vec<Line>,
@@ -128,16 +129,20 @@ pub struct Worker {
     job: JobSpec,
     id: WorkerId,
     epoch: LeaderEpoch,
-    deployment: Option<Deployment>,
+    /// The newest of each region that it has tasks of.
+    deployments: BTreeMap<Generation, Deployment>,
+    newest: Generation,
+    was_deployed: BTreeSet<Generation>,
     tasks: BTreeMap<Subtask, Task>,
-    /// The checkpoint whose coordinators have been snapshotted here and whose barriers have not come.
-    between: Option<CheckpointId>,
+    /// By deployment, the checkpoint whose coordinators have been snapshotted here and whose barriers have not come.
+    between: BTreeMap<Generation, CheckpointId>,
 }
 
 impl Worker {
     pub fn new(job: JobSpec, id: WorkerId) -> Worker {
-        let epoch = LeaderEpoch::default();
-        Worker { job, id, epoch, deployment: None, tasks: BTreeMap::new(), between: None }
+        let (epoch, newest) = Default::default();
+        let (deployments, was_deployed, tasks, between) = Default::default();
+        Worker { job, id, epoch, deployments, newest, was_deployed, tasks, between }
     }
 
     pub fn id(&self) -> WorkerId {
@@ -163,12 +168,9 @@ impl Worker {
 
     /// Whether this attempt of this deployment is here and has not ended.
     pub fn runs(&self, attempt: ExecutionAttemptId, token: ChannelToken) -> bool {
-        let is_deployed = self.deployment.as_ref().is_some_and(|deployment| deployment.token == token);
+        let deployment = self.deployments.get(&attempt.generation);
+        let is_deployed = deployment.is_some_and(|deployment| deployment.token == token);
         is_deployed && self.tasks.get(&attempt.subtask).is_some_and(|task| task.attempt == attempt && !task.is_over())
-    }
-
-    fn generation(&self) -> Option<Generation> {
-        self.deployment.as_ref().map(|deployment| deployment.generation)
     }
 
     pub fn on_command(&mut self, message: ToWorker, directory: &CheckpointDirectory) -> Vec<Deed> {
@@ -176,12 +178,12 @@ impl Worker {
             return Vec::new();
         }
         self.epoch = message.epoch;
-        let ours = |generation: Generation| self.generation() == Some(generation);
+        let ours = |generation: Generation| self.deployments.contains_key(&generation);
         match message.command {
             Command::Deploy { deployment, .. } => self.on_deploy(*deployment, directory),
             Command::Cancel { generation } => {
                 let mut deeds = Vec::new();
-                for task in self.tasks.values_mut().filter(|task| task.attempt.generation <= generation) {
+                for task in self.tasks.values_mut().filter(|task| task.attempt.generation == generation) {
                     if !task.is_over() {
                         end(task, ExecutionState::Canceled, None, &mut deeds);
                     }
@@ -192,16 +194,16 @@ impl Worker {
                 self.on_snapshot_coordinators(generation, checkpoint)
             }
             Command::TriggerCheckpoint { generation, checkpoint, .. } if ours(generation) => {
-                self.on_trigger(checkpoint)
+                self.on_trigger(generation, checkpoint)
             }
-            Command::CheckpointComplete { generation, checkpoint } if ours(generation) => self.on_complete(checkpoint),
+            Command::CheckpointComplete { generation, checkpoint } if ours(generation) => {
+                self.on_complete(generation, checkpoint)
+            }
             Command::CheckpointAborted { generation, checkpoint } if ours(generation) => {
-                if self.between == Some(checkpoint) {
-                    self.between = None;
-                }
+                self.leave(generation, checkpoint);
                 Vec::new()
             }
-            Command::Finish { generation } if ours(generation) => self.on_finish(),
+            Command::Finish { generation } if ours(generation) => self.on_finish(generation),
             Command::ReportStatus => vec![Deed::Report(Report::Status { tasks: self.status() })],
             Command::Shutdown => vec![Deed::Exit],
             _ => Vec::new(),
@@ -210,7 +212,7 @@ impl Worker {
 
     /// What a new leader adopts, or does not.
     fn status(&self) -> Vec<TaskStatus> {
-        let placements = self.deployment.iter().flat_map(|deployment| &deployment.placements);
+        let placements = self.deployments.values().flat_map(|deployment| &deployment.placements);
         let tasks = placements.filter(|placement| placement.worker == self.id).filter_map(|placement| {
             let Task { attempt, state, half } = self.tasks.get(&placement.subtask)?;
             let end_of_data = match half {
@@ -224,18 +226,28 @@ impl Worker {
 
     fn on_deploy(&mut self, deployment: Deployment, directory: &CheckpointDirectory) -> Vec<Deed> {
         let mut deeds = Vec::new();
-        match self.generation() {
-            Some(known) if known == deployment.generation => return deeds, // repeated
-            Some(known) if known > deployment.generation => {
-                deeds.push(Deed::Violation(format!("generation {:?} after {known:?}", deployment.generation)));
+        let generation = deployment.generation;
+        if generation <= self.newest {
+            if !self.deployments.contains_key(&generation) && !self.was_deployed.contains(&generation) {
+                deeds.push(Deed::Violation(format!("generation {generation:?} after {:?}", self.newest)));
             }
-            _ => {}
+            return deeds; // repeated
         }
-        if let Some(alive) = self.tasks.values().find(|task| !task.is_over()) {
-            deeds.push(Deed::Violation(format!("deployed beside {:?}, which has not ended", alive.attempt)));
+        self.newest = generation;
+        self.was_deployed.insert(generation);
+        let mut deployed: Vec<Subtask> = deployment.placements.iter().map(|placement| placement.subtask).collect();
+        let mut region = self.job.region(self.job.region_of(deployed[0]));
+        deployed.sort_unstable();
+        region.sort_unstable();
+        if deployed != region {
+            deeds.push(Deed::Violation(format!("{deployed:?} are deployed, and {region:?} are a region")));
         }
-        self.tasks.clear();
-        self.between = None;
+        self.deployments.retain(|_, earlier| !region.contains(&earlier.placements[0].subtask));
+        for subtask in &region {
+            if let Some(alive) = self.tasks.remove(subtask).filter(|task| !task.is_over()) {
+                deeds.push(Deed::Violation(format!("deployed beside {:?}, which has not ended", alive.attempt)));
+            }
+        }
         let mine = deployment.placements.iter().filter(|placement| placement.worker == self.id);
         for placement in mine {
             let attempt = ExecutionAttemptId { subtask: placement.subtask, generation: deployment.generation };
@@ -244,7 +256,7 @@ impl Worker {
                 Task { attempt, state: ExecutionState::Initializing, half: self.job.empty(placement.subtask) };
             deeds.push(Deed::Report(Report::Task { attempt, state: ExecutionState::Initializing, failure: None }));
             match restored(deployment.restore.as_ref(), placement.subtask, directory.path()) {
-                Ok(Some(snapshot)) => restore(&mut task, snapshot, deployment.restore.as_ref(), &mut deeds),
+                Ok(Some(snapshot)) => restore(&self.job, &mut task, snapshot, deployment.restore.as_ref(), &mut deeds),
                 Ok(None) => {}
                 Err(failure) => end(&mut task, ExecutionState::Failed, Some(failure), &mut deeds),
             }
@@ -253,7 +265,7 @@ impl Worker {
             }
             self.tasks.insert(placement.subtask, task);
         }
-        self.deployment = Some(deployment);
+        self.deployments.insert(generation, deployment);
         deeds
     }
 
@@ -280,20 +292,20 @@ impl Worker {
         if source.position < job.records {
             let number = source.position;
             source.position += 1;
-            let to = job.sink_of(job.key(attempt.subtask.index, number));
-            return self.send(attempt.subtask, to, Element::Record(number));
+            let to = job.sink_of(attempt.subtask, job.key(attempt.subtask, number));
+            return self.send(attempt, to, Element::Record(number));
         }
         source.at_end = true;
         let mut deeds = vec![Deed::Report(Report::EndOfData { attempt })];
-        for sink in 0..job.sinks {
-            deeds.extend(self.send(attempt.subtask, sink, Element::End));
+        for sink in job.sinks_of(attempt.subtask) {
+            deeds.extend(self.send(attempt, sink, Element::End));
         }
         deeds
     }
 
-    fn send(&self, from: Subtask, sink: u32, element: Element) -> Vec<Deed> {
-        let deployment = self.deployment.as_ref().expect("tasks run in a deployment");
-        let to = self.job.sink(sink);
+    fn send(&self, attempt: ExecutionAttemptId, to: Subtask, element: Element) -> Vec<Deed> {
+        let deployment = self.deployments.get(&attempt.generation).expect("tasks run in a deployment");
+        let from = attempt.subtask;
         let placement = deployment.placements.iter().find(|placement| placement.subtask == to);
         let Deployment { generation, token, .. } = *deployment;
         let in_channel = InChannel { job: self.job.id, generation, token, from, to, element };
@@ -302,53 +314,63 @@ impl Worker {
 
     fn on_snapshot_coordinators(&mut self, generation: Generation, checkpoint: CheckpointId) -> Vec<Deed> {
         let mut deeds = Vec::new();
-        let Some(operator) = self.job.coordinator() else { return deeds };
-        let first = Subtask { index: 0, ..self.job.source(0) };
-        if self.tasks.get(&first).is_none_or(Task::is_over) {
+        let any = self.deployments[&generation].placements[0].subtask;
+        let Some(operator) = self.job.coordinator(any) else { return deeds };
+        let first = Subtask { vertex: JobVertexId(operator.0), index: 0 };
+        if self.tasks.get(&first).is_none_or(|task| task.is_over() || task.attempt.generation != generation) {
             return deeds;
         }
-        if let Some(before) = self.between.filter(|before| *before != checkpoint) {
+        let before = self.between.insert(generation, checkpoint);
+        if let Some(before) = before.filter(|before| *before != checkpoint) {
             deeds.push(Deed::Violation(format!("a coordinator is between checkpoints {before} and {checkpoint}")));
         }
-        self.between = Some(checkpoint);
-        let state = CoordinatorState { operator: OperatorId(operator.0), bytes: checkpoint.0.to_le_bytes().to_vec() };
+        let state = CoordinatorState { operator: operator, bytes: checkpoint.0.to_le_bytes().to_vec() };
         deeds.push(Deed::Report(Report::CoordinatorAck { generation, checkpoint, state }));
         deeds
     }
 
-    fn on_trigger(&mut self, checkpoint: CheckpointId) -> Vec<Deed> {
-        if self.between == Some(checkpoint) {
-            self.between = None;
-        }
+    /// A coordinator is no longer between its snapshot for this checkpoint and the barriers.
+    fn leave(&mut self, generation: Generation, checkpoint: CheckpointId) {
+        self.between.retain(|of, between| *of != generation || *between != checkpoint);
+    }
+
+    fn running(&mut self, generation: Generation) -> impl Iterator<Item = &mut Task> {
+        let is_of =
+            move |task: &&mut Task| task.state == ExecutionState::Running && task.attempt.generation == generation;
+        self.tasks.values_mut().filter(is_of)
+    }
+
+    fn on_trigger(&mut self, generation: Generation, checkpoint: CheckpointId) -> Vec<Deed> {
+        self.leave(generation, checkpoint);
         let mut deeds = Vec::new();
-        let running: Vec<Task> =
-            self.tasks.values().filter(|task| task.state == ExecutionState::Running).cloned().collect();
+        let running: Vec<Task> = self.running(generation).map(|task| task.clone()).collect();
         for task in running {
             let Half::Source(source) = &task.half else { continue };
             let snapshot = Snapshot { position: source.position, ..Snapshot::default() };
             deeds.push(Deed::Store(task.attempt, checkpoint, snapshot));
-            for sink in 0..self.job.sinks {
-                deeds.extend(self.send(task.attempt.subtask, sink, Element::Barrier(checkpoint)));
+            for sink in self.job.sinks_of(task.attempt.subtask) {
+                deeds.extend(self.send(task.attempt, sink, Element::Barrier(checkpoint)));
             }
         }
         deeds
     }
 
-    fn on_complete(&mut self, checkpoint: CheckpointId) -> Vec<Deed> {
+    fn on_complete(&mut self, generation: Generation, checkpoint: CheckpointId) -> Vec<Deed> {
         let mut deeds = Vec::new();
-        for task in self.tasks.values_mut().filter(|task| task.state == ExecutionState::Running) {
+        let job = self.job.clone();
+        for task in self.running(generation) {
             let Half::Sink(sink) = &mut task.half else { continue };
             let later = sink.waiting.split_off(&CheckpointId(checkpoint.0 + 1));
             for (checkpoint, lines) in std::mem::replace(&mut sink.waiting, later) {
-                deeds.push(Deed::Commit { sink: task.attempt.subtask.index, checkpoint, lines });
+                deeds.push(Deed::Commit { sink: job.number(task.attempt.subtask), checkpoint, lines });
             }
         }
         deeds
     }
 
-    fn on_finish(&mut self) -> Vec<Deed> {
+    fn on_finish(&mut self, generation: Generation) -> Vec<Deed> {
         let mut deeds = Vec::new();
-        for task in self.tasks.values_mut().filter(|task| task.state == ExecutionState::Running) {
+        for task in self.running(generation) {
             if let Half::Sink(sink) = &task.half
                 && (!sink.open.is_empty() || !sink.waiting.is_empty())
             {
@@ -379,11 +401,10 @@ impl Worker {
 
     /// Something arrives for one of its tasks.
     pub fn on_element(&mut self, arrived: InChannel) -> (Taken, Vec<Deed>) {
-        let of = self.deployment.as_ref().map(|deployment| (deployment.generation, deployment.token));
-        match of {
-            Some((generation, token)) if generation == arrived.generation && token == arrived.token => {}
-            Some((generation, _)) if generation >= arrived.generation => return (Taken::Refused, Vec::new()),
-            _ => return (Taken::NotYet, Vec::new()),
+        match self.deployments.get(&arrived.generation) {
+            Some(deployment) if deployment.token == arrived.token => {}
+            None if arrived.generation > self.newest => return (Taken::NotYet, Vec::new()),
+            _ => return (Taken::Refused, Vec::new()),
         }
         let job = self.job.clone();
         let Some(task) = self.tasks.get_mut(&arrived.to) else { return (Taken::Refused, Vec::new()) };
@@ -392,8 +413,13 @@ impl Worker {
             ExecutionState::Running => {}
             _ => return (Taken::Refused, Vec::new()),
         }
+        if task.attempt.generation != arrived.generation {
+            let what = format!("{:?} takes what {:?} of {:?} has sent", task.attempt, arrived.from, arrived.generation);
+            return (Taken::Refused, vec![Deed::Violation(what)]);
+        }
         let Half::Sink(sink) = &mut task.half else { return (Taken::Refused, Vec::new()) };
-        sink.channels[arrived.from.index as usize].push_back(arrived.element);
+        let channel = job.sources_of(arrived.to).iter().position(|source| *source == arrived.from);
+        sink.channels[channel.expect("it has a channel from there")].push_back(arrived.element);
         (Taken::Yes, sink_steps(&job, task))
     }
 
@@ -416,16 +442,17 @@ fn sink_steps(job: &JobSpec, task: &mut Task) -> Vec<Deed> {
     let mut deeds = Vec::new();
     let (attempt, half) = (task.attempt, &mut task.half);
     let Half::Sink(sink) = half else { return deeds };
+    let sources = job.sources_of(attempt.subtask);
     loop {
         let ready =
             (0..sink.channels.len()).find(|from| !sink.blocked.contains(from) && !sink.channels[*from].is_empty());
         let Some(from) = ready else { break };
         match sink.channels[from].pop_front().expect("it is not empty") {
             Element::Record(number) => {
-                let key = job.key(from as u32, number);
+                let key = job.key(sources[from], number);
                 let count = sink.counts.entry(key).or_default();
                 *count += 1;
-                sink.open.push(Line { source: from as u32, number, key, count: *count });
+                sink.open.push(Line { source: job.number(sources[from]), number, key, count: *count });
             }
             Element::End => {
                 sink.ended.insert(from);
@@ -477,7 +504,13 @@ fn restored(
     serde_json::from_slice(&bytes).map(Some).map_err(|error| lost(&error.to_string()))
 }
 
-fn restore(task: &mut Task, snapshot: Snapshot, from: Option<&CompletedCheckpoint>, deeds: &mut Vec<Deed>) {
+fn restore(
+    job: &JobSpec,
+    task: &mut Task,
+    snapshot: Snapshot,
+    from: Option<&CompletedCheckpoint>,
+    deeds: &mut Vec<Deed>,
+) {
     let Snapshot { position, counts, waiting } = snapshot;
     match &mut task.half {
         Half::Source(source) => source.position = position,
@@ -486,7 +519,7 @@ fn restore(task: &mut Task, snapshot: Snapshot, from: Option<&CompletedCheckpoin
             sink.aligning = from.map(|checkpoint| checkpoint.id);
             // What its checkpoint has is durable, whether or not anybody was told so.
             for (checkpoint, lines) in waiting {
-                deeds.push(Deed::Commit { sink: task.attempt.subtask.index, checkpoint, lines });
+                deeds.push(Deed::Commit { sink: job.number(task.attempt.subtask), checkpoint, lines });
             }
         }
     }
@@ -501,7 +534,7 @@ impl JobSpec {
             counts: BTreeMap::new(),
             open: Vec::new(),
             waiting: BTreeMap::new(),
-            channels: vec![VecDeque::new(); self.sources as usize],
+            channels: vec![VecDeque::new(); self.sources_of(subtask).len()],
             aligning: None,
             blocked: BTreeSet::new(),
             ended: BTreeSet::new(),

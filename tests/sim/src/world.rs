@@ -51,12 +51,16 @@ pub struct Ran {
     pub trace: u64,
     /// The last lines of it.
     pub last: Vec<String>,
-    /// Deployments above the first of each job, over all jobs.
+    /// Deployments above the first of each region, over all jobs.
     pub restarts: u64,
+    /// Attempts that began again while tasks of other regions of their job ran.
+    pub restarts_beside_others: u64,
     pub checkpoints: u64,
     pub elections: u64,
-    /// Jobs whose tasks ran on under the next JobManager.
+    /// Jobs of which tasks ran on under the next JobManager.
     pub adoptions: u64,
+    /// Those of which some regions ran on and others had to be restarted.
+    pub adopted_in_part: u64,
     /// Jobs that were taken up and had to be restarted.
     pub refused_adoptions: u64,
     /// Calls of replaced leaders that the store refused.
@@ -167,6 +171,8 @@ struct World {
     begun: BTreeSet<(JobId, ExecutionAttemptId)>,
     adoptions: u64,
     refused_adoptions: u64,
+    adopted_in_part: u64,
+    restarts_beside_others: u64,
     last_connection: u64,
     last_id: u128,
     trace: DefaultHasher,
@@ -245,6 +251,8 @@ impl World {
             begun: BTreeSet::new(),
             adoptions: 0,
             refused_adoptions: 0,
+            adopted_in_part: 0,
+            restarts_beside_others: 0,
             last_connection: 0,
             last_id: 0,
             trace: DefaultHasher::new(),
@@ -479,11 +487,13 @@ impl World {
         Ran {
             events,
             trace: self.trace.finish(),
-            restarts: records().map(|record| record.generation.0.saturating_sub(1)).sum(),
+            restarts: records().flat_map(|record| record.regions).map(|region| region.attempt - 1).sum(),
             checkpoints: self.jobs.iter().filter_map(|job| self.store.durable(job.id)).map(|id| id.0).sum(),
             elections: self.leader,
             adoptions: self.adoptions,
             refused_adoptions: self.refused_adoptions,
+            adopted_in_part: self.adopted_in_part,
+            restarts_beside_others: self.restarts_beside_others,
             fenced: self.store.fenced(),
             last: self.last.into(),
         }

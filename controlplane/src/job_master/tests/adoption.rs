@@ -4,11 +4,11 @@ use millstream_model::{id::SlotIndex, message::TaskStatus};
 
 use super::*;
 
-type Decided = Arc<Mutex<Vec<bool>>>;
+pub(super) type Decided = Arc<Mutex<Vec<bool>>>;
 
 impl Scene {
     /// The coordinator dies, its workers do not: another one takes over. None of them has joined it yet.
-    fn taken_up(self) -> (Scene, Decided) {
+    pub(super) fn taken_up(self) -> (Scene, Decided) {
         self.taken_up_beside(&[])
     }
 
@@ -32,9 +32,9 @@ impl Scene {
         let ended = coming.iter().copied().map(WorkerId).collect();
         let adoption = AdoptionConfig {
             timeout: Duration::from_secs(5),
-            decided: Box::new(move |is_adopted| {
-                told.lock().unwrap().push(is_adopted);
-                if is_adopted { Vec::new() } else { ended }
+            decided: Box::new(move |kept| {
+                told.lock().unwrap().push(!kept.is_empty());
+                if kept.is_empty() { ended } else { Vec::new() }
             }),
         };
         let master = JobMaster::prepare(config, side.view, Box::new(|| 0.5), now).unwrap();
@@ -44,7 +44,7 @@ impl Scene {
         (scene, decided)
     }
 
-    fn status_of(&mut self, worker: u32, tasks: Vec<TaskStatus>) {
+    pub(super) fn status_of(&mut self, worker: u32, tasks: Vec<TaskStatus>) {
         let report = Report::Status { tasks };
         self.master.handle(Event::Report(FromWorker { worker: WorkerId(worker), report }), self.now);
     }
@@ -56,9 +56,13 @@ impl Scene {
         self.attempts().into_iter().map(status).collect()
     }
 
+    fn is_waiting_for_slots(&self) -> bool {
+        self.master.stages.iter().all(|stage| matches!(stage, Stage::WaitingForSlots { .. }))
+    }
+
     fn is_restarted(&self, decided: &Decided) {
         assert_eq!(*decided.lock().unwrap(), [false]);
-        assert!(matches!(self.master.phase, Phase::WaitingForSlots(_)), "{:?}", self.master.phase);
+        assert!(self.is_waiting_for_slots(), "{:?}", self.master.stages);
     }
 }
 
@@ -228,6 +232,6 @@ fn a_job_that_was_accepted_and_never_deployed_waits_for_nobody() {
     let mut never = Scene::new(WITH_CHECKPOINTS);
     (never.root, never.store) = (root, store);
     let (scene, decided) = never.taken_up();
-    assert!(matches!(scene.master.phase, Phase::WaitingForSlots(_)));
+    assert!(scene.is_waiting_for_slots());
     assert_eq!(*decided.lock().unwrap(), [false]);
 }

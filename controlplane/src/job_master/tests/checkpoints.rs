@@ -69,7 +69,7 @@ fn barriers_are_triggered_when_the_coordinator_has_answered() {
     scene.wait(10);
     let asked = |commands: Vec<Command>, number| matches!(&commands[..], [Command::SnapshotCoordinators { checkpoint: CheckpointId(n), .. }] if *n == number);
     assert!(asked(scene.inbox.take(), 1));
-    let generation = scene.master.generation();
+    let generation = scene.generation();
     let state = CoordinatorState { operator: OperatorId(1), bytes: vec![7] };
     scene.report(Report::CoordinatorAck { generation, checkpoint: CheckpointId(1), state: state.clone() });
     assert_eq!(triggers(&scene.inbox.take()), [(1, CheckpointKind::Checkpoint)]);

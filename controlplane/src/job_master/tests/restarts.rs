@@ -38,7 +38,9 @@ fn a_failed_job_restarts_from_its_latest_checkpoint_when_all_its_tasks_have_ende
     assert_eq!(record.generation, Generation(2), "it is stored before it is used");
     let deployment = scene.run_tasks();
     assert_eq!((deployment.generation, restored(&deployment)), (Generation(2), Some(2)));
-    assert_eq!(record.restored_from, deployment.restore.map(|checkpoint| checkpoint.directory));
+    let [region] = &record.regions[..] else { panic!("it has one region: {:?}", record.regions) };
+    assert_eq!((region.generation, region.attempt, deployment.attempt), (Generation(2), 2, 2));
+    assert_eq!(region.restored_from, deployment.restore.map(|checkpoint| checkpoint.directory));
     assert_eq!(scene.handle.status(), JobStatus::Running);
     assert_eq!(scene.handle.metrics().last_failure.unwrap().operator.as_deref(), Some("vertex 2"));
 

@@ -65,8 +65,12 @@ fn a_worker_whose_end_is_known_before_it_joins_is_not_used() {
 
 /// A job that needs three slots, where there are two.
 fn too_wide() -> Scene {
+    as_wide_as(3)
+}
+
+fn as_wide_as(slots: u32) -> Scene {
     let mut wide = job(&[]);
-    wide.vertices[0].parallelism = 3;
+    wide.vertices[0].parallelism = slots;
     Scene::of(wide, tempfile::tempdir().unwrap(), Arc::new(MemoryStore::new()))
 }
 
@@ -90,8 +94,7 @@ fn a_job_waits_for_slots_so_long_and_then_says_how_many_are_missing() {
 
 #[test]
 fn the_time_for_slots_is_not_prolonged_by_workers_that_do_not_suffice() {
-    let mut scene = too_wide();
-    scene.master.graph.vertices[0].parallelism = 4;
+    let mut scene = as_wide_as(4);
     scene.wait(200);
     scene.join(1, 1);
     scene.wait(100);

@@ -15,6 +15,10 @@ group! {
     RESTART_STRATEGY: Option<RestartStrategy> = Key::optional("restart-strategy.type")
         .aliases(&["restart-strategy"]);
 
+    /// `region`: a failure restarts the tasks that exchange records with the one that failed, directly or by others, and
+    /// leaves the rest of the job running. `full`: it restarts all tasks of the job.
+    FAILOVER_STRATEGY: FailoverStrategy = Key::new("jobmanager.execution.failover-strategy", "region");
+
     /// How many restarts there are before the job is given up.
     FIXED_DELAY_ATTEMPTS: u32 = Key::new("restart-strategy.fixed-delay.attempts", "1");
 

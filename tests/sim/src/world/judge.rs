@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 
 use millstream_model::{
-    id::{CheckpointId, ExecutionAttemptId, JobId},
-    state::JobStatus,
+    id::{CheckpointId, ExecutionAttemptId, JobId, Subtask},
+    state::{ExecutionState, JobStatus},
 };
 
 use super::{At, World};
@@ -44,9 +44,18 @@ impl World {
         None
     }
 
-    /// An attempt begins: those of older generations that its JobManager can know of must be over.
+    /// An attempt begins: those of its region's older generations that its JobManager can know of must be over.
     pub(super) fn judge_beginning(&mut self, at: At, job: JobId, attempt: ExecutionAttemptId) {
         self.note(|| format!("{} {attempt:?} begins on host {}", short(job), at.host));
+        let spec = self.jobs.iter().find(|spec| spec.id == job).expect("workers are of jobs").clone();
+        let region = spec.region_of(attempt.subtask);
+        let of_others = |alive: &ExecutionAttemptId| spec.region_of(alive.subtask) != region;
+        if self.hosts.iter().flat_map(|host| host.workers.values()).any(|running| {
+            running.worker.job().id == job && running.worker.alive().iter().any(|alive| of_others(alive))
+        }) && self.begun.iter().any(|(of, begun)| *of == job && begun.subtask == attempt.subtask)
+        {
+            self.restarts_beside_others += 1;
+        }
         if !self.begun.insert((job, attempt)) {
             return self.violated(format!("{}: {attempt:?} begins a second time", short(job)));
         }
@@ -60,7 +69,8 @@ impl World {
                 if running.worker.job().id != job || !known.contains(id) {
                     continue;
                 }
-                let older = running.worker.alive().into_iter().find(|alive| alive.generation < attempt.generation);
+                let mut alive = running.worker.alive().into_iter();
+                let older = alive.find(|alive| !of_others(alive) && alive.generation < attempt.generation);
                 if let Some(older) = older {
                     return self.violated(format!("{}: {attempt:?} begins while {older:?} runs on {host}", short(job)));
                 }
@@ -68,20 +78,42 @@ impl World {
         }
     }
 
-    /// A job is adopted: nothing was deployed for it, and all that it takes over has begun at the stored generation.
+    /// A job is adopted, or a part of it: nothing was deployed for it in this turn, its regions run as a whole or not at all,
+    /// and all that it takes over has begun at the generation that is stored for its region.
     pub(super) fn judge_adoption(&mut self, number: u64, job: JobId, has_deployed: bool) {
         if has_deployed {
             return self.violated(format!("{} is adopted and deployed", short(job)));
         }
-        let stored = self.store.record(job).map(|record| record.generation);
+        // One that was replaced and does not know may think so; nobody hears it.
+        if number != self.leader {
+            return;
+        }
+        let spec = self.jobs.iter().find(|spec| spec.id == job).expect("masters are of jobs");
+        let Some(record) = self.store.record(job) else { return };
         let master = self.job_managers.get(&number).and_then(|it| it.masters.get(&job));
         let Some(execution) = master.and_then(|master| master.stepped.execution()) else { return };
-        let wrong = execution.vertices().iter().find(|vertex| {
-            let attempt = vertex.current.as_ref().map(|current| current.attempt);
-            attempt.is_none_or(|attempt| Some(attempt.generation) != stored || !self.begun.contains(&(job, attempt)))
-        });
-        if let Some(wrong) = wrong.map(|vertex| format!("{:?}", vertex.current)) {
-            self.violated(format!("{} is adopted with what never began at {stored:?}: {wrong}", short(job)));
+        let (mut adopted, mut wrong) = (0, None);
+        for region in spec.regions() {
+            let subtasks = spec.region(region);
+            let stored = record.regions.iter().find(|stored| subtasks.contains(&stored.first));
+            let stored = stored.map(|stored| stored.generation);
+            let current = |subtask: &Subtask| execution.vertex(*subtask).and_then(|vertex| vertex.current.as_ref());
+            let is_running =
+                |subtask: &&Subtask| current(subtask).is_some_and(|it| it.state() == ExecutionState::Running);
+            let running = subtasks.iter().filter(is_running).count();
+            adopted += usize::from(running > 0);
+            if running != 0 && running != subtasks.len() {
+                wrong = Some(format!("{running} of the {} subtasks of region {region:?}", subtasks.len()));
+            }
+            let foreign = subtasks
+                .iter()
+                .filter_map(current)
+                .find(|it| Some(it.attempt.generation) != stored || !self.begun.contains(&(job, it.attempt)));
+            wrong = wrong.or(foreign.map(|it| format!("{:?}, and {stored:?} is stored", it.attempt)));
+        }
+        self.adopted_in_part += u64::from(adopted > 0 && adopted < spec.regions().len());
+        if let Some(wrong) = wrong {
+            self.violated(format!("{} is adopted with {wrong}", short(job)));
         }
     }
 
@@ -106,7 +138,7 @@ impl World {
             };
             match result.status {
                 JobStatus::Finished => {
-                    if let Err(wrong) = self.output.complete(job.id, job.sources, job.records) {
+                    if let Err(wrong) = self.output.complete(job.id, &job.source_numbers(), job.records) {
                         return self.violated(format!("{} has finished: {wrong}", short(job.id)));
                     }
                 }
