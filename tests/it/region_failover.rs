@@ -187,7 +187,7 @@ fn a_panic_and_a_killed_worker_restart_the_pipeline_that_they_hit_and_not_the_ot
     assert!(!has_ended(processes[0]));
     assert!(![0, processes[1]].contains(&two.process()), "{} counts in another process", two.name);
     assert_eq!(scene.restarts(), ["2", "2"]);
-    assert_eq!(scene.logged("the job is deployed"), 1, "{}", scene.cluster.log("jobmanager"));
+    assert_eq!(scene.logged(": the job is deployed"), 1, "{}", scene.cluster.log("jobmanager"));
     assert_eq!(scene.logged("a part of the job is deployed"), 2, "{}", scene.cluster.log("jobmanager"));
     scene.cancel();
 }
@@ -219,7 +219,7 @@ fn a_jobmanager_that_comes_back_adopts_the_pipeline_that_runs_and_restarts_the_o
     }
     assert_eq!(one.process(), processes[0]);
     assert!(!has_ended(processes[0]));
-    assert_eq!(scene.logged("the job is deployed"), 0);
+    assert_eq!(scene.logged(": the job is deployed"), 0);
     assert_eq!(scene.logged("a part of the job is deployed"), 1, "{}", scene.cluster.log("jobmanager"));
     scene.cancel();
 }
