@@ -18,6 +18,7 @@ pub(super) fn look(facts: &Facts<'_>) -> Vec<Finding> {
         };
         return vec![finding(Severity::Note, Kind::Ended, text)];
     }
+    let running = metrics.tasks_by_state.of(ExecutionState::Running);
     if let Some(trouble) = facts.trouble {
         findings.push(finding(
             Severity::Problem,
@@ -35,10 +36,16 @@ pub(super) fn look(facts: &Facts<'_>) -> Vec<Finding> {
         );
         findings.push(finding(Severity::Problem, Kind::NotRunning, text));
     } else if status != JobStatus::Running && facts.trouble.is_none() {
-        let text = format!("The job is {}, and has been for {since}.", word(status));
+        let mut text = format!("The job is {}, and has been for {since}.", word(status));
+        if status == JobStatus::Restarting && running > 0 {
+            // Of regions that the failure has not touched.
+            text += &format!(
+                " {running} of its {} tasks run on; no checkpoint is taken until all do.",
+                metrics.tasks_total
+            );
+        }
         findings.push(finding(Severity::Problem, Kind::NotRunning, text));
     }
-    let running = metrics.tasks_by_state.of(ExecutionState::Running);
     let finished = metrics.tasks_by_state.of(ExecutionState::Finished);
     if status == JobStatus::Running && running + finished < metrics.tasks_total {
         let text = format!(

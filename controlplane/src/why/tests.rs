@@ -125,6 +125,11 @@ fn a_job_that_does_not_run_says_what_it_waits_for_and_nothing_of_its_tasks() {
     assert_eq!(findings.iter().map(|finding| finding.kind).collect::<Vec<_>>(), [Kind::NotRunning, Kind::Restarted]);
     assert!(findings[0].text.starts_with("The job waits for 2 more slots (for 30 s so far"), "{}", findings[0].text);
     assert!(findings[1].text.contains("restarted 3 times") && findings[1].text.contains("it broke"), "{findings:?}");
+    let mut counts = TaskCounts::default();
+    (0..3).for_each(|_| counts.add(ExecutionState::Running));
+    let metrics = JobMetrics { tasks_total: 4, tasks_by_state: counts, ..metrics.clone() };
+    let in_part = why(&Facts { metrics: &metrics, missing_slots: 0, ..facts });
+    assert!(in_part[0].text.ends_with("3 of its 4 tasks run on; no checkpoint is taken until all do."), "{in_part:?}");
     let ended = why(&Facts { status: JobStatus::Canceled, missing_slots: 0, ..facts });
     assert_eq!((ended.len(), &*ended[0].text), (1, "The job has ended and is canceled."));
 }

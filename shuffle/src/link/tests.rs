@@ -372,9 +372,11 @@ fn a_deployment_that_ends_takes_its_own_channels_with_it_and_those_of_older_and_
         .collect();
     let mut seen = [0; 3];
     let mut exchange = |a: &mut Link, b: &mut Link, regions: &mut [Tasks], number: u64| {
-        for tasks in regions.iter_mut().filter(|tasks| tasks.writers[0].resume()) {
-            write(&mut tasks.writers[0], number, 64);
-            tasks.writers[0].flush();
+        for writer in regions.iter_mut().map(|tasks| &mut tasks.writers[0]) {
+            if writer.resume() {
+                write(writer, number, 64);
+                writer.flush();
+            }
         }
         for _ in 0..3 {
             there.pump(a, usize::MAX);
@@ -383,7 +385,9 @@ fn a_deployment_that_ends_takes_its_own_channels_with_it_and_those_of_older_and_
             while back.deliver(a, &mut random).unwrap() {}
         }
         for (tasks, seen) in regions.iter_mut().zip(&mut seen) {
-            read(&mut tasks.gate, 0, seen);
+            if tasks.gate.next_ready().is_some() {
+                read(&mut tasks.gate, 0, seen);
+            }
         }
         seen
     };

@@ -324,7 +324,7 @@ impl Worker {
         if let Some(before) = before.filter(|before| *before != checkpoint) {
             deeds.push(Deed::Violation(format!("a coordinator is between checkpoints {before} and {checkpoint}")));
         }
-        let state = CoordinatorState { operator: operator, bytes: checkpoint.0.to_le_bytes().to_vec() };
+        let state = CoordinatorState { operator, bytes: checkpoint.0.to_le_bytes().to_vec() };
         deeds.push(Deed::Report(Report::CoordinatorAck { generation, checkpoint, state }));
         deeds
     }

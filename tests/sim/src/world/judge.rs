@@ -51,7 +51,7 @@ impl World {
         let region = spec.region_of(attempt.subtask);
         let of_others = |alive: &ExecutionAttemptId| spec.region_of(alive.subtask) != region;
         if self.hosts.iter().flat_map(|host| host.workers.values()).any(|running| {
-            running.worker.job().id == job && running.worker.alive().iter().any(|alive| of_others(alive))
+            running.worker.job().id == job && running.worker.alive().iter().any(&of_others)
         }) && self.begun.iter().any(|(of, begun)| *of == job && begun.subtask == attempt.subtask)
         {
             self.restarts_beside_others += 1;
