@@ -50,9 +50,12 @@ impl World {
         let spec = self.jobs.iter().find(|spec| spec.id == job).expect("workers are of jobs").clone();
         let region = spec.region_of(attempt.subtask);
         let of_others = |alive: &ExecutionAttemptId| spec.region_of(alive.subtask) != region;
-        if self.hosts.iter().flat_map(|host| host.workers.values()).any(|running| {
-            running.worker.job().id == job && running.worker.alive().iter().any(&of_others)
-        }) && self.begun.iter().any(|(of, begun)| *of == job && begun.subtask == attempt.subtask)
+        if self
+            .hosts
+            .iter()
+            .flat_map(|host| host.workers.values())
+            .any(|running| running.worker.job().id == job && running.worker.alive().iter().any(&of_others))
+            && self.begun.iter().any(|(of, begun)| *of == job && begun.subtask == attempt.subtask)
         {
             self.restarts_beside_others += 1;
         }
