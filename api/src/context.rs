@@ -13,7 +13,11 @@ use crate::{
     flow::Flow,
     metrics::{Counter, MetricGroup, MetricRegistry},
     record::{Key, Record},
-    state::{KeyedStates, ListState, MapState, ReducingState, Section, SectionKind, ValueState, table::StateValue},
+    state::{
+        KeyedStates, ListState, MapState, ReducingState, Section, SectionKind, ValueState,
+        account::{SlotAccount, StateAccount},
+        table::StateValue,
+    },
 };
 
 /// Work for the worker's I/O threads.
@@ -69,6 +73,7 @@ pub struct RuntimeContext {
     /// This operator's part of the checkpoint it starts from.
     pub(crate) restored: Vec<Section>,
     pub(crate) is_restored: bool,
+    pub(crate) account: StateAccount,
     pub(crate) keyed: Option<KeyedStates>,
 }
 
@@ -84,6 +89,8 @@ pub struct ContextParts {
     pub services: Rc<dyn Services>,
     pub accumulators: Accumulators,
     pub metrics: MetricRegistry,
+    /// What the state of its slot takes, and may take.
+    pub slot: Arc<SlotAccount>,
     /// `None` without a checkpoint to start from.
     pub restored: Option<Vec<Section>>,
 }
@@ -92,6 +99,7 @@ impl RuntimeContext {
     pub fn new(parts: ContextParts) -> Self {
         RuntimeContext {
             operator: parts.operator,
+            account: StateAccount::new(parts.slot, parts.name.clone()),
             name: parts.name,
             subtask: parts.subtask,
             parallelism: parts.parallelism,
@@ -194,7 +202,9 @@ impl RuntimeContext {
     fn states(&mut self) -> &mut KeyedStates {
         let groups = self.key_groups();
         let keyed: Vec<Section> = self.keyed_sections().cloned().collect();
-        self.keyed.get_or_insert_with(|| KeyedStates::new(self.operator, self.max_parallelism, groups, keyed))
+        self.keyed.get_or_insert_with(|| {
+            KeyedStates::new(self.operator, self.max_parallelism, groups, keyed, self.account.clone())
+        })
     }
 
     /// A state with one value per key.

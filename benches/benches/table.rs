@@ -5,7 +5,10 @@ use std::hint::black_box;
 
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use hashbrown::{DefaultHashBuilder, HashMap};
-use millstream_api::{record::Key, state::table::Table};
+use millstream_api::{
+    record::Key,
+    state::{account::StateAccount, table::Table},
+};
 use millstream_benches::keyed_sum::splitmix;
 use millstream_model::key_group::MaxParallelism;
 
@@ -31,7 +34,7 @@ fn upsert(table: &mut Table<u64, u64>, key: u64) -> u64 {
 fn table(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("table");
     group.throughput(Throughput::Elements(UPDATES)).sample_size(10);
-    let empty = || Table::<u64, u64>::new("sum", MaxParallelism(128), 0..128);
+    let empty = || Table::<u64, u64>::new("sum", MaxParallelism(128), 0..128, StateAccount::unlimited());
     group.bench_function("insert, engine", |bencher| {
         bencher.iter_batched_ref(
             empty,

@@ -2092,6 +2092,36 @@ pub struct Registration {
     /// What it holds still from the time with an earlier JobManager, or an earlier connection.
     #[prost(message, repeated, tag = "7")]
     pub held: ::prost::alloc::vec::Vec<HeldSlots>,
+    /// Whose its memory is; not there from earlier versions.
+    #[prost(message, optional, tag = "8")]
+    pub memory: ::core::option::Option<MemoryShares>,
+}
+/// The memory of a TaskManager, in bytes.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct MemoryShares {
+    /// With all workers.
+    #[prost(uint64, tag = "1")]
+    pub process_bytes: u64,
+    /// Of all slots, each of which has an equal part of it, and of the two that follow.
+    #[prost(uint64, tag = "2")]
+    pub flink_bytes: u64,
+    /// For keyed state.
+    #[prost(uint64, tag = "3")]
+    pub managed_bytes: u64,
+    /// For buffers between tasks.
+    #[prost(uint64, tag = "4")]
+    pub network_bytes: u64,
+    /// The size of a buffer.
+    #[prost(uint64, tag = "5")]
+    pub segment_bytes: u64,
+}
+/// What all workers of a TaskManager use, in bytes.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct MemoryInUse {
+    #[prost(uint64, tag = "1")]
+    pub managed_bytes: u64,
+    #[prost(uint64, tag = "2")]
+    pub network_bytes: u64,
 }
 /// Slots that a worker has which runs on.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -2122,7 +2152,11 @@ pub struct Registered {
     pub epoch_revision: u64,
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct Heartbeat {}
+pub struct Heartbeat {
+    /// From TaskManagers.
+    #[prost(message, optional, tag = "1")]
+    pub memory: ::core::option::Option<MemoryInUse>,
+}
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Dismissed {}
 /// Start a worker of a job, which gets so many slots. Repeating it does no harm.

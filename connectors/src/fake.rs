@@ -21,7 +21,7 @@ use millstream_api::{
     signal::{Barrier, Signal},
     sink::Sink,
     source::{Source, SourceStatus, SourceTask},
-    state::{Section, SectionKind, Snapshot},
+    state::{Section, SectionKind, Snapshot, account::SlotAccount},
     stream::environment::StreamExecutionEnvironment,
 };
 use millstream_model::{
@@ -135,6 +135,7 @@ impl Subtask {
             services: self.services.clone(),
             accumulators: self.accumulators.clone(),
             metrics: MetricRegistry::default(),
+            slot: Arc::new(SlotAccount::unlimited()),
             restored,
         });
         let conf = &operator.conf;
@@ -223,6 +224,7 @@ impl<O: Record> SourceJob<O> {
                 services: subtask.services,
                 accumulators: subtask.accumulators,
                 metrics: MetricRegistry::default(),
+                slot: Arc::new(SlotAccount::unlimited()),
                 restored: None,
             });
             let restored_coordinator = restored.and_then(|checkpoint| checkpoint.coordinator.clone());

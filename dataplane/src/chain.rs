@@ -10,7 +10,7 @@ use millstream_api::{
     metrics::MetricRegistry,
     push::{AnyPush, TaggedPush},
     source::SourceTask,
-    state::Section,
+    state::{Section, account::SlotAccount},
 };
 use millstream_model::{
     fault::Failure,
@@ -37,6 +37,7 @@ pub(crate) struct ChainParts<'a> {
     pub(crate) services: Rc<dyn Services>,
     pub(crate) accumulators: Accumulators,
     pub(crate) metrics: MetricRegistry,
+    pub(crate) account: Arc<SlotAccount>,
     pub(crate) counters: Arc<TaskCounters>,
     pub(crate) limits: Limits,
 }
@@ -139,6 +140,7 @@ impl ChainParts<'_> {
             services: self.services.clone(),
             accumulators: self.accumulators.clone(),
             metrics: self.metrics.clone(),
+            slot: self.account.clone(),
             restored,
         })
     }

@@ -18,6 +18,7 @@ use millstream_api::{
     flow::{self, Flow},
     metrics::MetricRegistry,
     panics,
+    state::account::SlotAccount,
 };
 use millstream_model::{
     fault::Failure,
@@ -245,6 +246,7 @@ fn build(parts: &CoordinatorParts) -> Result<Box<dyn OperatorCoordinator>, Failu
         services: std::rc::Rc::new(NoServices),
         accumulators: Accumulators::default(),
         metrics: MetricRegistry::default(),
+        slot: Arc::new(SlotAccount::unlimited()),
         restored: None,
     });
     let build = Build {

@@ -11,7 +11,8 @@
 //! | Look here for | module |
 //! |---|---|
 //! | deployments, triggers, cancellation | [`worker`] |
-//! | the channels of a deployment | `wiring` |
+//! | the channels of a deployment, and how much room each has | `wiring`, `room` |
+//! | what its slots have of memory, and what is used of it | `memory` |
 //! | who a worker is to others | `network` |
 //! | the loop of a slot | `slot_thread` |
 //! | which threads there are, and whose tasks share them | `slot_threads` |
@@ -28,12 +29,14 @@ mod chain;
 mod clock;
 mod coordinator;
 mod input;
+mod memory;
 mod metrics;
 mod network;
 mod output;
 mod processors;
 mod report;
 mod restore;
+mod room;
 mod slot_thread;
 mod slot_threads;
 mod snapshot;

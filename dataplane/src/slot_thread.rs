@@ -24,7 +24,7 @@ use millstream_api::{
     flow::{self, Flow},
     metrics::MetricRegistry,
     panics,
-    state::Section,
+    state::{Section, account::SlotAccount},
 };
 use millstream_model::{
     config::{BufferTimeout, Validation},
@@ -69,6 +69,8 @@ pub(crate) struct Blueprint {
     pub(crate) uploader: Uploader,
     /// `None` if no task here has to do with other workers.
     pub(crate) drive: Option<SlotDrive>,
+    /// Of the state in the slot.
+    pub(crate) account: Arc<SlotAccount>,
     pub(crate) settings: Settings,
     /// Which of the region's deployments this is.
     pub(crate) attempt_number: u64,
@@ -287,6 +289,7 @@ fn build(blueprint: Blueprint, waker: Arc<Waker>, runtime: Handle) -> Result<Tas
         services: Rc::new(services),
         accumulators: accumulators.clone(),
         metrics: blueprint.metrics.clone(),
+        account: blueprint.account,
         counters: blueprint.counters.clone(),
         limits: blueprint.settings.limits,
     }

@@ -27,7 +27,7 @@ use millstream_shuffle::{
     wire::message::ChannelKey,
 };
 
-use crate::slot_thread::SlotMailbox;
+use crate::{room::Room, slot_thread::SlotMailbox};
 
 /// Where a channel's records come from, which decides how far they are believed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -53,6 +53,8 @@ pub(crate) struct TaskGate {
 pub(crate) struct Wiring {
     /// Of the channels of this deployment.
     pub(crate) segments: Census,
+    /// What they take at most.
+    pub(crate) bytes: u64,
     senders: HashMap<(usize, u32), HashMap<usize, Vec<ChannelSender>>>,
     gates: HashMap<(usize, u32), GateParts>,
     /// What is to be attached to the exchange.
@@ -71,12 +73,12 @@ struct GateParts {
 }
 
 /// One channel of the job.
-struct Connection {
-    edge: usize,
-    producer: Subtask,
-    consumer: Subtask,
-    from: WorkerId,
-    to: WorkerId,
+pub(crate) struct Connection {
+    pub(crate) edge: usize,
+    pub(crate) producer: Subtask,
+    pub(crate) consumer: Subtask,
+    pub(crate) from: WorkerId,
+    pub(crate) to: WorkerId,
 }
 
 /// The least that segments are made.
@@ -121,7 +123,7 @@ impl Layout {
     /// The most that each channel may have under way in its gate, with room for all of them. Those from one worker to
     /// another share a window: a round trip lies between two grants, and two threads have to be woken on the way, so few
     /// channels need more than one within a process.
-    fn windows(&self, connections: &[Connection]) -> Vec<u64> {
+    pub(crate) fn windows(&self, connections: &[Connection]) -> Vec<u64> {
         let mut channels = HashMap::<(WorkerId, WorkerId), u64>::new();
         connections.iter().for_each(|connection| *channels.entry((connection.from, connection.to)).or_default() += 1);
         let local = self.local_window.max(2 * self.segment_bytes);
@@ -133,9 +135,37 @@ impl Layout {
     }
 
     /// What a channel to another worker has at its sending end: tasks with many of them have as much as gates have.
-    fn sending_window(&self, producer: Subtask, window: u64) -> u64 {
+    pub(crate) fn sending_window(&self, producer: Subtask, window: u64) -> u64 {
         let share = self.gate_bytes / self.out_of[&producer].max(1) as u64;
         window.min(share.max(2 * self.segment_bytes))
+    }
+
+    /// Who shares out the room of a gate with channels of these windows.
+    pub(crate) fn granter(&self, windows: &[u64]) -> Granter {
+        Granter::new(self.segment_bytes, self.gate_bytes, windows)
+    }
+
+    /// The same with windows half as large, if they are not at their least: within a process, two segments.
+    pub(crate) fn with_half_the_windows(&self) -> Option<Layout> {
+        let least = 2 * self.segment_bytes;
+        if self.local_window <= least && self.remote_window <= least {
+            return None;
+        }
+        let half = |window: u64| (window / 2).max(least);
+        Some(Layout { local_window: half(self.local_window), remote_window: half(self.remote_window), ..self.clone() })
+    }
+
+    /// For tests of what builds on it.
+    #[cfg(test)]
+    pub(crate) fn fixed(
+        segment_bytes: u64,
+        gate_bytes: u64,
+        local_window: u64,
+        remote_window: u64,
+        into: HashMap<Subtask, usize>,
+        out_of: HashMap<Subtask, usize>,
+    ) -> Layout {
+        Layout { segment_bytes, gate_bytes, local_window, remote_window, debloating: None, into, out_of }
     }
 
     /// What finds out how much may be under way to a gate. A channel from another worker has two ends where data waits, and
@@ -175,11 +205,11 @@ fn segment_bytes(configured: u64, widest: u64, gate_bytes: u64) -> u64 {
 }
 
 impl Wiring {
-    /// Makes the channels that begin or end at `worker`.
+    /// Makes the channels that begin or end at `worker`, which has `network_max` bytes for them.
     ///
     /// # Errors
     /// If the graph and the deployment do not fit together, or records would have to cross a network that this worker or
-    /// a peer has no part in.
+    /// a peer has no part in, or there is too little memory for all channels.
     pub(crate) fn new(
         graph: &JobGraph,
         deployment: &Deployment,
@@ -187,29 +217,17 @@ impl Wiring {
         worker: WorkerId,
         mailboxes: &BTreeMap<Subtask, SlotMailbox>,
         exchange: Option<(&Exchange, Origin)>,
+        network_max: Option<u64>,
     ) -> Result<Wiring, Failure> {
         let remote = exchange.map_or(Origin::Unproved, |(_, origin)| origin);
         let workers: HashMap<_, _> = deployment.placements.iter().map(|p| (p.subtask, p.worker)).collect();
         let connections = connections(graph, &workers, worker)?;
         let coordinated = coordinated(graph, &workers, worker)?;
-        let windows = layout.windows(&connections);
-        let mut windows_into = HashMap::<Subtask, Vec<u64>>::new();
-        let mut sending = 0;
-        for (connection, window) in connections.iter().zip(&windows) {
-            if connection.to == worker {
-                windows_into.entry(connection.consumer).or_default().push(*window);
-            } else {
-                sending += layout.sending_window(connection.producer, *window);
-            }
-        }
-        let granter = |windows: &Vec<u64>| Granter::new(layout.segment_bytes, layout.gate_bytes, windows);
-        let granters: HashMap<Subtask, Granter> =
-            windows_into.iter().map(|(consumer, windows)| (*consumer, granter(windows))).collect();
-        let receiving: u64 = granters.values().map(Granter::pool).sum();
-        let segments = (receiving + sending) / layout.segment_bytes;
-        let pool = SegmentPool::new(layout.segment_bytes as usize, segments as usize);
+        let Room { layout, windows, granters, bytes } = Room::fitting(layout, &connections, worker, network_max)?;
+        let pool = SegmentPool::new(layout.segment_bytes as usize, (bytes / layout.segment_bytes) as usize);
         let mut wiring = Wiring {
             segments: pool.census(),
+            bytes,
             senders: HashMap::new(),
             gates: HashMap::new(),
             peers: peers(deployment, worker, &connections, &coordinated, exchange.map(|(exchange, _)| exchange))?,
@@ -231,7 +249,7 @@ impl Wiring {
                 let gate = wiring.gates.entry((job_edge.target, consumer.index)).or_insert_with(|| GateParts {
                     receivers: Vec::new(),
                     inputs: Vec::new(),
-                    signal: Arc::new(GateSignal::new(windows_into[consumer].len(), mailboxes[consumer].waker.clone())),
+                    signal: Arc::new(GateSignal::new(granters[consumer].channels(), mailboxes[consumer].waker.clone())),
                     granter: granters[consumer].clone(),
                 });
                 let origin = if from == to { Origin::Process } else { remote };
@@ -433,15 +451,7 @@ mod tests {
 
     fn layout(out_of: &[usize]) -> Layout {
         let counts = out_of.iter().enumerate().map(|(index, count)| (subtask(index as u32), *count)).collect();
-        Layout {
-            segment_bytes: 64,
-            gate_bytes: 1024,
-            local_window: 128,
-            remote_window: 4096,
-            debloating: None,
-            into: HashMap::from([(subtask(0), 14), (subtask(1), 15)]),
-            out_of: counts,
-        }
+        Layout::fixed(64, 1024, 128, 4096, HashMap::from([(subtask(0), 14), (subtask(1), 15)]), counts)
     }
 
     fn subtask(index: u32) -> Subtask {

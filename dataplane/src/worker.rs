@@ -20,12 +20,12 @@ use millstream_model::{
         WorkerId,
     },
     job_graph::JobGraph,
+    memory::SlotMemory,
     message::{CheckpointKind, Command, FromWorker, Report, TaskName, TaskStatus, ToWorker},
     state::ExecutionState,
 };
 use millstream_shuffle::{
     exchange::{Exchange, ExchangeEvent, PeerLine},
-    segment::Census,
     wire::message::{CoordinatorEvent, Direction},
 };
 use millstream_storage::{CheckpointDirectory, local_path};
@@ -34,6 +34,7 @@ use tokio::runtime::Runtime;
 use crate::{
     clock,
     coordinator::{self, CoordinatorLine, CoordinatorMail, CoordinatorParts, CoordinatorSnapshot, SubtaskLine},
+    memory::WorkerMemory,
     metrics::TaskCounters,
     network::Network,
     output::Limits,
@@ -61,6 +62,8 @@ pub struct WorkerConfig {
     pub artifact: Option<String>,
     /// `None` for a worker whose jobs never leave it.
     pub network: Option<Network>,
+    /// What each of its slots has; without it nothing is limited.
+    pub memory: Option<SlotMemory>,
 }
 
 /// The start of the message; tests look for it in the logs of worker processes.
@@ -86,7 +89,7 @@ impl Worker {
             .map_err(|cause| Failure::new(format!("the I/O runtime could not be started: {cause}")))?;
         let (commands, receiver) = unbounded();
         let (exchange_events, from_exchange) = unbounded();
-        let WorkerConfig { worker, slots, artifact, network } = config;
+        let WorkerConfig { worker, slots, artifact, network, memory } = config;
         let exchange = network.map(|Network { exchange, listen, is_authenticated }| {
             // The worker outlives its exchange but for the moment in which it ends.
             let on_event = move |event| drop(exchange_events.send(event));
@@ -103,6 +106,7 @@ impl Worker {
             reporter,
             worker,
             artifact,
+            memory: WorkerMemory::new(slots, memory),
             exchange,
             from_exchange,
             runtime,
@@ -112,7 +116,6 @@ impl Worker {
             threads: SlotThreads::default(),
             snapshots: unbounded(),
             restored: None,
-            segments: Vec::new(),
         };
         let thread = thread::Builder::new().name("worker".to_owned()).spawn(move || control.run(&receiver));
         let thread =
@@ -152,6 +155,7 @@ impl Drop for Worker {
 struct Control {
     worker: WorkerId,
     artifact: Option<String>,
+    memory: WorkerMemory,
     exchange: Option<(Exchange, Origin)>,
     from_exchange: Receiver<ExchangeEvent>,
     reporter: Reporter,
@@ -167,8 +171,6 @@ struct Control {
     snapshots: (Sender<CoordinatorSnapshot>, Receiver<CoordinatorSnapshot>),
     /// What the deployment before started from, and its directory: regions that are deployed together start from the same.
     restored: Option<(String, Arc<RestoredState>)>,
-    /// Of each deployment that has ended and not given back all of its segments, as far as is known.
-    segments: Vec<Census>,
 }
 
 /// One deployment of a region.
@@ -185,8 +187,8 @@ struct RunningRegion {
     gone: Receiver<Infallible>,
     /// Slots of other workers of this host that its tasks are in.
     neighbours: BTreeSet<(WorkerId, SlotIndex)>,
-    /// Of its channels, once they are made.
-    segments: Option<Census>,
+    /// For its channels here, at most.
+    network_bytes: u64,
     sources: Vec<Subtask>,
     counters: Vec<(ExecutionAttemptId, Arc<TaskCounters>, MetricRegistry)>,
     coordinators: HashMap<OperatorId, CoordinatorLine>,
@@ -251,7 +253,7 @@ impl Control {
     /// What is held now is held for ever: it is a leak. Where bugs are looked for, the process ends, for nobody would look
     /// at a thread that ends with a panic.
     fn check_segments(&self) {
-        let held: usize = self.segments.iter().map(Census::in_use).sum();
+        let held = self.memory.segments_in_use();
         if held > 0 {
             tracing::error!(worker = self.worker.0, held, "{}", SEGMENTS_LEAKED);
             if cfg!(debug_assertions) {
@@ -391,6 +393,9 @@ impl Control {
 
     fn report_metrics(&self) {
         self.report_tasks(self.regions.values());
+        if !self.regions.is_empty() {
+            self.reporter.send(Report::Memory { memory: self.memory.metrics() });
+        }
         let peers = self.exchange.as_ref().map(|(exchange, _)| exchange.metrics()).unwrap_or_default();
         if !peers.is_empty() {
             self.reporter.send(Report::Shuffle { peers });
@@ -434,7 +439,7 @@ impl Control {
     fn stop(&mut self, generation: Generation) {
         let Some(region) = self.regions.remove(&generation) else { return };
         region.tell_all(|| TaskMail::Cancel);
-        let RunningRegion { threads, coordinators, gone, segments, .. } = region;
+        let RunningRegion { threads, coordinators, gone, .. } = region;
         drop(coordinators);
         if let Some((exchange, _)) = &self.exchange {
             exchange.detach(generation);
@@ -442,7 +447,6 @@ impl Control {
         self.threads.leave(threads);
         // On threads that others go on using. Nothing is ever sent: it ends when the last task has.
         let _ = gone.recv();
-        self.segments.extend(segments);
     }
 
     fn deploy(&mut self, graph: &Arc<JobGraph>, deployment: &Deployment) -> Result<(), Failure> {
@@ -494,9 +498,13 @@ impl Control {
         let layout = Layout::new(graph)?;
         let settings = self.settings(graph, &layout)?;
         let exchange = self.exchange.as_ref().map(|(exchange, origin)| (exchange, *origin));
-        let mut wiring = Wiring::new(graph, deployment, &layout, self.worker, &mailboxes, exchange)?;
-        self.segments.retain(|segments| segments.in_use() > 0);
-        let segments = wiring.segments.clone();
+        let network_max = self.memory.network_max().map(|max| {
+            let taken: u64 = self.regions.values().map(|region| region.network_bytes).sum();
+            max.saturating_sub(taken)
+        });
+        let mut wiring = Wiring::new(graph, deployment, &layout, self.worker, &mailboxes, exchange, network_max)?;
+        let network_bytes = wiring.bytes;
+        self.memory.note_segments(wiring.segments.clone(), layout.segment_bytes);
         let directory = graph.configuration.get(&config::CHECKPOINTING_DIR)?;
         let directory = directory.as_deref().map(local_path).transpose();
         let directory = directory.map_err(|cause| Failure::fatal(with_causes(&cause)))?;
@@ -583,6 +591,7 @@ impl Control {
                 reporter: self.reporter.clone(),
                 uploader: uploader.clone(),
                 drive: drive.clone(),
+                account: self.memory.account(placement.slot),
                 settings,
                 attempt_number: deployment.attempt,
                 sign: sign.clone(),
@@ -590,7 +599,7 @@ impl Control {
             mailboxes[&subtask].send(Mail::Start(Box::new(blueprint)));
         }
         let region = self.regions.get_mut(&generation).expect("it was there above");
-        region.segments = Some(segments);
+        region.network_bytes = network_bytes;
         region.sources = sources;
         region.counters = all_counters;
         region.coordinators = coordinators;
@@ -668,7 +677,7 @@ impl RunningRegion {
             threads,
             gone,
             neighbours,
-            segments: None,
+            network_bytes: 0,
             sources: Vec::new(),
             counters: Vec::new(),
             coordinators: HashMap::new(),

@@ -31,6 +31,7 @@
 //! | what programs import | [`prelude`] |
 //! | which role a process has | `role` |
 //! | log lines | [`logging`] |
+//! | how much memory there is | [`memory`] |
 //! | which task it was, when a signal ends a worker | `crash` |
 //! | the embedded cluster | [`mini_cluster`] |
 //! | what must survive a cluster, and who writes it | [`leadership`] |
@@ -46,6 +47,7 @@ pub mod client_line;
 mod crash;
 pub mod leadership;
 pub mod logging;
+pub mod memory;
 pub mod mini_cluster;
 mod role;
 pub mod settings;

@@ -22,6 +22,7 @@ use millstream_model::{
     fault::Failure,
     id::{JobVertexId, WorkerId},
     job_graph::JobGraph,
+    memory::TaskManagerMemory,
     message::{FromWorker, ToWorker},
     state::JobStatus,
 };
@@ -29,7 +30,7 @@ use millstream_model::{
 use crate::{
     artifact,
     leadership::{Leadership, checkpoint_dir},
-    role,
+    memory, role,
     worker_fleet::{FleetConfig, WorkerFleet},
     worker_network::{JobNetwork, check_configured_exposure},
 };
@@ -148,7 +149,9 @@ struct StartedWorkers {
 /// One worker in this process, with as many slots as the job needs.
 fn start_in_process(graph: &JobGraph, reports: Sender<FromWorker>) -> Result<StartedWorkers, Failure> {
     let slots = graph.required_slots();
-    let worker = Worker::start(WorkerConfig { worker: WorkerId(0), slots, artifact: None, network: None }, reports)?;
+    let memory = TaskManagerMemory::of(&graph.configuration, memory::available_bytes(), slots)?.of_slots(1);
+    let config = WorkerConfig { worker: WorkerId(0), slots, artifact: None, network: None, memory: Some(memory) };
+    let worker = Worker::start(config, reports)?;
     let link = Link { commands: worker.sender(), slots };
     // No other ever joins: the sender is gone.
     Ok(StartedWorkers { workers: Workers::InProcess(worker), links: vec![Box::new(link)], joining: unbounded().1 })
@@ -178,7 +181,11 @@ fn start_processes(
     let (joining_sender, joining) = unbounded();
     check_configured_exposure(&graph.configuration)?;
     let network = JobNetwork::new(graph, JobNetwork::new_authority(graph.job_id)?)?;
-    let fleet = WorkerFleet::start(FleetConfig { processes, slots, network, reports, joining: joining_sender })?;
+    // All of them are on this machine.
+    let available = memory::available_bytes() / u64::from(processes);
+    let memory = TaskManagerMemory::of(&graph.configuration, available, slots)?.of_slots(1);
+    let config = FleetConfig { processes, slots, memory, network, reports, joining: joining_sender };
+    let fleet = WorkerFleet::start(config)?;
     Ok(StartedWorkers { workers: Workers::Processes(fleet), links: Vec::new(), joining })
 }
 

@@ -22,6 +22,7 @@ use millstream_controlplane::WorkerLink;
 use millstream_model::{
     fault::Failure,
     id::WorkerId,
+    memory::SlotMemory,
     message::{Command, FromWorker, Report, ToWorker},
 };
 use millstream_providers::process::{Output, WorkerProcess};
@@ -29,7 +30,7 @@ use millstream_providers::process::{Output, WorkerProcess};
 use crate::{
     logging::{self, WorkerLog},
     worker_network::JobNetwork,
-    worker_process::WorkerSetup,
+    worker_process::{WorkerMemory, WorkerSetup},
 };
 
 /// The executable of whoever starts it, even if another file has its name by now.
@@ -42,6 +43,8 @@ pub(crate) struct FleetConfig {
     pub(crate) processes: u32,
     /// Of each process.
     pub(crate) slots: u32,
+    /// Of each slot.
+    pub(crate) memory: SlotMemory,
     pub(crate) network: JobNetwork,
     pub(crate) reports: Sender<FromWorker>,
     pub(crate) joining: Sender<Box<dyn WorkerLink>>,
@@ -202,7 +205,8 @@ impl Keeper {
         };
         let network = self.config.network.setup(worker).map_err(|failure| failure.message)?;
         let log = WorkerLog { levels: logging::levels(), is_captured: false };
-        let setup = WorkerSetup { worker, slots: self.config.slots, network: Some(network), log };
+        let memory = WorkerMemory { of_each_slot: Some(self.config.memory), data_bytes_max: None };
+        let setup = WorkerSetup { worker, slots: self.config.slots, network: Some(network), log, memory };
         let process =
             WorkerProcess::start(Path::new(THIS_EXECUTABLE), worker, &setup.to_line(), Output::Inherited, pass_on)
                 .map_err(|error| format!("{error}: {}", std::error::Error::source(&error).expect("it has a cause")))?;

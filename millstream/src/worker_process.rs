@@ -2,7 +2,7 @@
 //! JobMaster come in, reports go out, each as one line of JSON. The other end is `millstream_providers::process`.
 
 use std::{
-    fs::File,
+    fs::{self, File},
     io::{self, BufRead, BufReader, Write},
     os::{fd::AsFd, unix::net::UnixStream},
     process::{self, ExitCode},
@@ -13,9 +13,12 @@ use std::{
 use crossbeam_channel::{Sender, never, unbounded};
 use millstream_dataplane::{Network, NetworkSetup, Worker, WorkerConfig};
 use millstream_model::{
+    config::PROCESS_MEMORY,
     id::{LeaderEpoch, WorkerId},
+    memory::SlotMemory,
     message::{Command, FromWorker, ToWorker},
 };
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -37,6 +40,18 @@ pub struct WorkerSetup {
     /// For whoever starts the process to say.
     #[serde(default)]
     pub log: WorkerLog,
+    /// For whoever starts the process to say.
+    #[serde(default)]
+    pub memory: WorkerMemory,
+}
+
+/// What a worker may have of memory. Without anything here nothing is limited.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct WorkerMemory {
+    /// What each of its slots has.
+    pub of_each_slot: Option<SlotMemory>,
+    /// How many bytes the process may allocate (`RLIMIT_DATA`), if nothing else keeps it to what its slots have.
+    pub data_bytes_max: Option<u64>,
 }
 
 impl WorkerSetup {
@@ -68,6 +83,8 @@ fn try_run(init: impl FnOnce()) -> Result<(), String> {
         .map_err(|cause| format!("a worker is started by a cluster, with a socket as its standard input: {cause}"))?;
     let setup: WorkerSetup =
         serde_json::from_str(&setup).map_err(|cause| format!("the setup is malformed: {cause}"))?;
+    // User code included, whatever it does first.
+    setup.memory.data_bytes_max.map_or(Ok(()), limit_data)?;
     init();
     logging::start_worker(&setup.log);
     if setup.log.is_captured {
@@ -80,8 +97,9 @@ fn try_run(init: impl FnOnce()) -> Result<(), String> {
     }
     let own = artifact::own().map_err(|cause| format!("this executable cannot be read: {cause}"))?;
     let (sender, reports) = unbounded::<FromWorker>();
-    let WorkerSetup { worker, slots, network, .. } = setup;
-    let config = WorkerConfig { worker, slots, artifact: Some(own.sha256), network: network.map(Network::from) };
+    let WorkerSetup { worker, slots, network, memory, .. } = setup;
+    let (artifact, network) = (Some(own.sha256), network.map(Network::from));
+    let config = WorkerConfig { worker, slots, artifact, network, memory: memory.of_each_slot };
     let worker = Worker::start(config, sender).map_err(|failure| failure.to_string())?;
     let commands = worker.sender();
     thread::Builder::new()
@@ -97,6 +115,31 @@ fn try_run(init: impl FnOnce()) -> Result<(), String> {
     // The socket stays open until the process has ended: its end tells how.
     std::mem::forget(reports_out);
     Ok(())
+}
+
+/// Has allocations fail beyond so many bytes of private memory, for good. What an executable brings with it, and what is shared
+/// with others, does not count.
+fn limit_data(bytes: u64) -> Result<(), String> {
+    let taken = data_bytes().unwrap_or(0);
+    if taken >= bytes {
+        return Err(format!(
+            "the process takes {taken} bytes before it does anything, and its slots have {bytes}: raise {}, or see what its \
+             allocator reserves",
+            PROCESS_MEMORY.name()
+        ));
+    }
+    let limited = getrlimit(Resource::RLIMIT_DATA).and_then(|(_, hard)| {
+        let bytes = bytes.min(hard);
+        setrlimit(Resource::RLIMIT_DATA, bytes, bytes)
+    });
+    limited.map_err(|cause| format!("RLIMIT_DATA cannot be set: {cause}"))
+}
+
+/// What counts of this process by now.
+fn data_bytes() -> Option<u64> {
+    let status = fs::read_to_string("/proc/self/status").ok()?;
+    let kib = status.lines().find_map(|line| line.strip_prefix("VmData:")?.trim().strip_suffix(" kB")?.parse().ok());
+    kib.map(|kib: u64| kib << 10)
 }
 
 /// Takes the socket away from standard input, which is empty from then on.

@@ -16,6 +16,7 @@
 //! | which subtasks start and restart together | [`region`] |
 //! | what a worker needs to start tasks | [`deployment`] |
 //! | what the planes tell each other | [`message`] |
+//! | whose a TaskManager's memory is | [`memory`] |
 //! | how fast a task goes | [`rates`] |
 //! | states of tasks and jobs, and the legal changes between them | [`state`] |
 //! | why something failed, and what may be done about it | [`fault`] |
@@ -29,6 +30,7 @@ pub mod id;
 pub mod job_graph;
 pub mod key_group;
 pub mod log;
+pub mod memory;
 pub mod message;
 pub mod rates;
 pub mod region;

@@ -114,6 +114,8 @@ pub enum Report {
     OperatorMetrics { tasks: Vec<(ExecutionAttemptId, Vec<OperatorMetric>)> },
     /// How the worker's connections to its peers are doing, sent with the counters.
     Shuffle { peers: Vec<(WorkerId, ShuffleMetrics)> },
+    /// What is used of the memory of the worker's slots, sent with the counters.
+    Memory { memory: MemoryMetrics },
     /// The worker itself cannot go on, or a message could not be obeyed.
     WorkerFailed { failure: Failure },
 }
@@ -198,6 +200,19 @@ pub enum MetricValue {
     /// It only grows, as a rule.
     Counter(i64),
     Gauge(f64),
+}
+
+/// What a worker uses of its slots' memory, and what they have; `u64::MAX` where nothing is limited. In bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MemoryMetrics {
+    /// Keyed state.
+    pub managed_used: u64,
+    pub managed_max: u64,
+    /// Buffers between tasks that hold something or are about to.
+    pub network_used: u64,
+    pub network_max: u64,
+    /// The size of a buffer.
+    pub segment_bytes: u64,
 }
 
 /// The connection to one peer, since it was made. Credit is counted over the channels of running deployments.

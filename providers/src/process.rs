@@ -109,8 +109,28 @@ impl WorkerProcess {
         output: Output,
         report: impl Fn(FromWorker) + Send + 'static,
     ) -> Result<WorkerProcess, StartError> {
+        WorkerProcess::start_placed(artifact, worker, setup_line, output, report, &[], |_| ())
+    }
+
+    /// The same with more in its environment; `place` is told the process's id before the process is told anything, and so runs
+    /// anything of the user's.
+    ///
+    /// # Errors
+    /// If the process cannot be started.
+    ///
+    /// # Panics
+    /// If the setup is more than one line.
+    pub fn start_placed(
+        artifact: &Path,
+        worker: WorkerId,
+        setup_line: &str,
+        output: Output,
+        report: impl Fn(FromWorker) + Send + 'static,
+        environment: &[(&str, &str)],
+        place: impl FnOnce(u32),
+    ) -> Result<WorkerProcess, StartError> {
         assert!(!setup_line.contains('\n'), "the setup of worker {} is more than one line", worker.0);
-        WorkerProcess::try_start(artifact, worker, setup_line, output, report)
+        WorkerProcess::try_start(artifact, worker, setup_line, output, report, environment, place)
             .map_err(|source| StartError { artifact: artifact.display().to_string(), source })
     }
 
@@ -120,16 +140,20 @@ impl WorkerProcess {
         setup_line: &str,
         output: Output,
         report: impl Fn(FromWorker) + Send + 'static,
+        environment: &[(&str, &str)],
+        place: impl FnOnce(u32),
     ) -> io::Result<WorkerProcess> {
         let (line, theirs) = UnixStream::pair()?;
         line.set_write_timeout(Some(SEND_TIMEOUT))?;
         let reports = line.try_clone()?;
         let mut command = Command::new(artifact);
+        command.envs(environment.iter().copied());
         command.env("MILLSTREAM_ROLE", "worker").stdin(Stdio::from(OwnedFd::from(theirs))).process_group(0);
         if let Output::Captured(_) = &output {
             command.stdout(Stdio::piped()).stderr(Stdio::piped());
         }
         let mut child = spawn_unprivileged(command)?;
+        place(child.id());
         let reading = match output {
             Output::Inherited => Reading::none(),
             Output::Captured(take) => Reading::start(worker, &mut child, take)?,

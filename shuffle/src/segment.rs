@@ -43,6 +43,12 @@ impl Census {
     pub fn in_use(&self) -> usize {
         self.0.load(Ordering::Acquire)
     }
+
+    /// Whether nobody holds any, nor ever will: the pool is gone.
+    pub fn is_over(&self) -> bool {
+        // The pool counts in it, and goes with its last segment.
+        Arc::strong_count(&self.0) == 1
+    }
 }
 
 impl SegmentPool {

@@ -19,7 +19,7 @@ use millstream::{
         job_graph::JobGraph,
         message::{FromWorker, Report, ToWorker},
     },
-    worker_process::WorkerSetup,
+    worker_process::{WorkerMemory, WorkerSetup},
 };
 use millstream_controlplane::{
     JobHandle, JobMaster, JobMasterConfig, JobMetrics, JobOutcome, WorkerLink, store::MemoryStore,
@@ -178,7 +178,14 @@ impl Starter {
             idle_timeout,
             io: self.io,
         };
-        let setup = WorkerSetup { worker, slots, network: Some(network), log: WorkerLog::default() }.to_line();
+        let setup = WorkerSetup {
+            worker,
+            slots,
+            network: Some(network),
+            log: WorkerLog::default(),
+            memory: WorkerMemory::default(),
+        }
+        .to_line();
         let (registered, registration) = unbounded();
         let reports = self.reports.clone();
         let pass_on = move |message: FromWorker| {

@@ -11,7 +11,7 @@ use std::{
 use millstream::{
     logging::WorkerLog,
     model::{id::WorkerId, job_graph::JobGraph, message::ToWorker},
-    worker_process::WorkerSetup,
+    worker_process::{WorkerMemory, WorkerSetup},
 };
 use millstream_controlplane::{JobHandle, JobMaster, JobMasterConfig, JobOutcome, WorkerLink, store::MemoryStore};
 use millstream_providers::process::{Output, WorkerProcess};
@@ -43,7 +43,13 @@ impl RemoteJob {
         let (sender, reports) = crossbeam_channel::unbounded();
         let start = |number| {
             let sender = sender.clone();
-            let setup = WorkerSetup { worker: WorkerId(number), slots, network: None, log: WorkerLog::default() };
+            let setup = WorkerSetup {
+                worker: WorkerId(number),
+                slots,
+                network: None,
+                log: WorkerLog::default(),
+                memory: WorkerMemory::default(),
+            };
             let process =
                 WorkerProcess::start(artifact, setup.worker, &setup.to_line(), Output::Inherited, move |message| {
                     let _ = sender.send(message);

@@ -114,6 +114,12 @@ fn record(input: &Input<'_>, variants: &[Variant<'_>], names: &Names) -> TokenSt
                 #resolver::#name(#(#records::serialize(#bindings, out)?,)*)
         }
     });
+    let has_heap = variants.iter().flat_map(|variant| variant.fields.records());
+    let heap_bytes = variants.iter().map(|Variant { name, fields, .. }| {
+        let (pattern, bindings) = fields.bound("field");
+        let records = fields.records();
+        quote!(Self::#name #pattern => 0 #(+ #records::heap_bytes(#bindings))*)
+    });
     let resolve = variants.iter().enumerate().map(|(index, variant)| resolve(input, index, variant, names));
     let (fingerprint, quiet) = (fingerprint::of(input), quiet());
     quote! {
@@ -126,6 +132,7 @@ fn record(input: &Input<'_>, variants: &[Variant<'_>], names: &Names) -> TokenSt
             #[automatically_derived]
             #quiet
             impl #private::Record for #name {
+                const HAS_HEAP: ::core::primitive::bool = false #(|| #has_heap::HAS_HEAP)*;
                 type Ref<'a> = #for_a;
                 type Archived = #archived;
                 type Resolver = #resolver;
@@ -157,6 +164,10 @@ fn record(input: &Input<'_>, variants: &[Variant<'_>], names: &Names) -> TokenSt
                         #(#resolve)*
                         _ => ::core::unreachable!("a resolver belongs to the record that it was made of"),
                     }
+                }
+                #[inline]
+                fn heap_bytes(&self) -> ::core::primitive::usize {
+                    match self { #(#heap_bytes,)* }
                 }
                 fn fingerprint() -> ::core::primitive::u64 {
                     #fingerprint

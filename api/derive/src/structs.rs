@@ -182,6 +182,7 @@ fn record(input: &Input<'_>, fields: &Fields<'_>, names: &Names) -> TokenStream 
     let (Input { name, private, .. }, Names { archived, handle, resolver, .. }) = (input, names);
     let (records, field_names): (Vec<_>, Vec<_>) = fields.list.iter().map(|field| (&field.record, &field.name)).unzip();
     let members = fields.list.iter().map(|field| &field.member);
+    let held = members.clone();
     let (places, bindings) = fields.bound_by_name("place");
     // `munge!` has no pattern for a struct without fields.
     let places = (!fields.list.is_empty()).then(|| quote!(#private::rkyv::munge::munge!(let #archived #places = out);));
@@ -196,6 +197,7 @@ fn record(input: &Input<'_>, fields: &Fields<'_>, names: &Names) -> TokenStream 
             #[automatically_derived]
             #quiet
             impl #private::Record for #name {
+                const HAS_HEAP: ::core::primitive::bool = false #(|| #records::HAS_HEAP)*;
                 type Ref<'a> = #handle<'a>;
                 type Archived = #archived;
                 type Resolver = #resolver;
@@ -231,6 +233,10 @@ fn record(input: &Input<'_>, fields: &Fields<'_>, names: &Names) -> TokenStream 
                     #(#records::resolve(
                         #handle::#field_names(record), resolver.#field_names, #bindings,
                     );)*
+                }
+                #[inline]
+                fn heap_bytes(&self) -> ::core::primitive::usize {
+                    0 #(+ #records::heap_bytes(&self.#held))*
                 }
                 fn fingerprint() -> ::core::primitive::u64 {
                     #fingerprint

@@ -38,8 +38,10 @@ pub(crate) struct KeyedCore<K: Key> {
 impl<K: Key> KeyedCore<K> {
     /// Takes over the states that `open` has made.
     pub(crate) fn new(mut context: RuntimeContext) -> Result<Self, Failure> {
-        let mut timers =
-            TimerService { event: Timers::new("event-time timers"), processing: Timers::new("processing-time timers") };
+        let mut timers = TimerService {
+            event: Timers::new("event-time timers", context.account.clone()),
+            processing: Timers::new("processing-time timers", context.account.clone()),
+        };
         for section in context.keyed_sections() {
             timers.event.restore(section)?;
             timers.processing.restore(section)?;

@@ -126,7 +126,11 @@ impl<'a, T: Record> Iterator for ListIter<'a, T> {
 }
 impl<T: Record> ExactSizeIterator for ListIter<'_, T> {}
 
+/// So many elements of a list are looked at for what they hold.
+const SAMPLE: usize = 16;
+
 impl<T: Record> Record for Vec<T> {
+    const HAS_HEAP: bool = true;
     type Ref<'a> = List<'a, T>;
     type Archived = ArchivedVec<T::Archived>;
     type Resolver = VecResolver;
@@ -158,6 +162,16 @@ impl<T: Record> Record for Vec<T> {
     fn resolve(record: List<'_, T>, resolver: VecResolver, out: Place<Self::Archived>) {
         ArchivedVec::resolve_from_len(record.len(), resolver, out);
     }
+    fn heap_bytes(&self) -> usize {
+        let own = self.capacity() * size_of::<T>();
+        if !T::HAS_HEAP || self.is_empty() {
+            return own;
+        }
+        let step = self.len().div_ceil(SAMPLE);
+        let looked_at = self.iter().step_by(step);
+        let count = looked_at.len();
+        own + looked_at.map(T::heap_bytes).sum::<usize>() * self.len() / count
+    }
     fn fingerprint() -> u64 {
         fingerprint_of("Vec", &[T::fingerprint()])
     }
@@ -183,6 +197,18 @@ mod tests {
             assert_eq!(list.to_vec(), owned);
         }
         assert!(List::<String>::of(&[]).is_empty());
+    }
+
+    #[test]
+    fn a_list_holds_its_elements_and_what_they_hold_about() {
+        assert_eq!((Vec::<String>::new().heap_bytes(), Vec::<u64>::with_capacity(10).heap_bytes()), (0, 80));
+        let short = vec![String::with_capacity(7), String::new(), String::with_capacity(20)];
+        assert_eq!(short.heap_bytes(), 3 * size_of::<String>() + 27);
+        // Every seventh is ten times as long: what is looked at is an estimate.
+        let long: Vec<String> = (0..10_000).map(|i| "x".repeat(if i % 7 == 0 { 1000 } else { 100 })).collect();
+        let exact = long.iter().map(String::capacity).sum::<usize>() + long.capacity() * size_of::<String>();
+        let about = long.heap_bytes();
+        assert!(about > exact / 2 && about < exact * 2, "{about} for {exact}");
     }
 
     #[test]

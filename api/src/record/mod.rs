@@ -49,6 +49,9 @@ impl<A> Archived for A where A: Portable + for<'a> CheckBytes<HighValidator<'a, 
             records; your own types become records with `#[derive(Record)]`"
 )]
 pub trait Record: Sized + Send + 'static {
+    /// Whether an owned record can hold memory elsewhere, on the heap: if not, [`Record::heap_bytes`] is 0.
+    const HAS_HEAP: bool = false;
+
     /// How functions see a record.
     type Ref<'a>: Copy;
     /// How it lies in a segment: rkyv's layout, aligned to at most 8 bytes.
@@ -77,6 +80,13 @@ pub trait Record: Sized + Send + 'static {
 
     /// Writes the record itself, in the place that the caller has reserved.
     fn resolve(record: Self::Ref<'_>, resolver: Self::Resolver, out: Place<Self::Archived>);
+
+    /// How many bytes of the heap an owned record holds: what keyed state is charged for besides its own size. Of a long
+    /// list of records that hold some themselves, a few are looked at; what they hold is taken for that of all.
+    #[inline]
+    fn heap_bytes(&self) -> usize {
+        0
+    }
 
     /// A hash of the type's structure, kept beside stored state so that a changed type is noticed.
     fn fingerprint() -> u64;

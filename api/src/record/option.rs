@@ -29,6 +29,7 @@ struct SomeVariant<A> {
 }
 
 impl<T: Record> Record for Option<T> {
+    const HAS_HEAP: bool = T::HAS_HEAP;
     type Ref<'a> = Option<T::Ref<'a>>;
     type Archived = ArchivedOpt<T::Archived>;
     type Resolver = Option<T::Resolver>;
@@ -70,6 +71,10 @@ impl<T: Record> Record for Option<T> {
                 }
             }
         }
+    }
+    #[inline]
+    fn heap_bytes(&self) -> usize {
+        self.as_ref().map_or(0, T::heap_bytes)
     }
     fn fingerprint() -> u64 {
         fingerprint_of("Option", &[T::fingerprint()])

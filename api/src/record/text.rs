@@ -12,6 +12,7 @@ use super::{
 };
 
 impl Record for String {
+    const HAS_HEAP: bool = true;
     type Ref<'a> = &'a str;
     type Archived = ArchivedString;
     type Resolver = StringResolver;
@@ -38,6 +39,10 @@ impl Record for String {
     #[inline]
     fn resolve(record: &str, resolver: StringResolver, out: Place<ArchivedString>) {
         ArchivedString::resolve_from_str(record, resolver, out);
+    }
+    #[inline]
+    fn heap_bytes(&self) -> usize {
+        self.capacity()
     }
     fn fingerprint() -> u64 {
         const { fingerprint_of("String", &[]) }

@@ -12,6 +12,7 @@ use super::{
 macro_rules! tuple_record {
     ($archived:ident: $($type:ident $index:tt $place:ident),*) => {
         impl<$($type: Record),*> Record for ($($type,)*) {
+            const HAS_HEAP: bool = $($type::HAS_HEAP)||*;
             type Ref<'a> = ($($type::Ref<'a>,)*);
             type Archived = tuple::$archived<$($type::Archived),*>;
             type Resolver = ($($type::Resolver,)*);
@@ -39,6 +40,10 @@ macro_rules! tuple_record {
             fn resolve(record: Self::Ref<'_>, resolver: Self::Resolver, out: Place<Self::Archived>) {
                 rkyv::munge::munge!(let tuple::$archived($($place),*) = out);
                 $($type::resolve(record.$index, resolver.$index, $place);)*
+            }
+            #[inline]
+            fn heap_bytes(&self) -> usize {
+                0 $(+ self.$index.heap_bytes())*
             }
             fn fingerprint() -> u64 {
                 fingerprint_of("tuple", &[$($type::fingerprint()),*])

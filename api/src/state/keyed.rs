@@ -5,7 +5,7 @@
 
 use std::{
     cell::{Cell, RefCell},
-    collections::HashMap,
+    collections::{HashMap, hash_map::Entry},
     ops::Range,
     rc::Rc,
 };
@@ -17,6 +17,7 @@ use millstream_model::{
 };
 
 use super::{
+    account::StateAccount,
     snapshot::{Section, SectionKind, Snapshot},
     table::{AnyTable, StateValue, Table},
 };
@@ -31,6 +32,7 @@ pub struct KeyedStates {
     max_parallelism: MaxParallelism,
     groups: Range<u16>,
     tables: Vec<Rc<RefCell<dyn AnyTable>>>,
+    account: StateAccount,
     /// What the checkpoint holds for this operator; each state takes its own when it is made.
     restored: Vec<Section>,
 }
@@ -41,8 +43,9 @@ impl KeyedStates {
         max_parallelism: MaxParallelism,
         groups: Range<u16>,
         restored: Vec<Section>,
+        account: StateAccount,
     ) -> Self {
-        KeyedStates { operator, max_parallelism, groups, tables: Vec::new(), restored }
+        KeyedStates { operator, max_parallelism, groups, tables: Vec::new(), account, restored }
     }
 
     /// Makes the table of a state, with what the checkpoint holds for it.
@@ -53,7 +56,7 @@ impl KeyedStates {
         if self.tables.iter().any(|table| table.borrow().name() == name) {
             return Err(Failure::fatal(format!("two states of one operator are called '{name}'")));
         }
-        let mut table = Table::<K, V>::new(name, self.max_parallelism, self.groups.clone());
+        let mut table = Table::<K, V>::new(name, self.max_parallelism, self.groups.clone(), self.account.clone());
         let wanted = |section: &mut Section| matches!(section.kind, SectionKind::Keyed(_)) && section.name == name;
         for section in self.restored.extract_if(.., wanted) {
             table.restore(&section)?;
@@ -90,7 +93,7 @@ impl<K: Key, V: StateValue> ValueState<K, V> {
     /// Shows the key's value, if it has one.
     #[inline]
     pub fn with<R>(&self, context: &KeyedContext<'_, K>, show: impl FnOnce(Option<&V>) -> R) -> R {
-        self.0.borrow_mut().with(context.hash(), context.key(), |value| show(value.map(|value| &*value)))
+        self.0.borrow().with(context.hash(), context.key(), show)
     }
 
     /// A copy of the key's value.
@@ -138,7 +141,7 @@ impl<K: Key, V: Record> ListState<K, V> {
 
     /// Shows the key's values in the order in which they were added.
     pub fn with<R>(&self, context: &KeyedContext<'_, K>, show: impl FnOnce(&[V]) -> R) -> R {
-        self.0.borrow_mut().with(context.hash(), context.key(), |list| show(list.map_or(&[], |list| list)))
+        self.0.borrow().with(context.hash(), context.key(), |list| show(list.map_or(&[], |list| list)))
     }
 
     pub fn clear(&self, context: &KeyedContext<'_, K>) -> Vec<V> {
@@ -150,30 +153,91 @@ impl<K: Key, V: Record> ListState<K, V> {
 pub struct MapState<K, M: Record, V: Record>(pub(crate) Rc<RefCell<Table<K, MapEntries<M, V>>>>);
 
 /// The map of one key; stored as a list of pairs.
-pub struct MapEntries<M, V>(HashMap<M, V>);
+pub struct MapEntries<M, V> {
+    map: HashMap<M, V>,
+    /// What its entries hold on the heap.
+    held: usize,
+}
+
+impl<M, V> Default for MapEntries<M, V> {
+    fn default() -> Self {
+        MapEntries { map: HashMap::new(), held: 0 }
+    }
+}
+
+impl<M: Record + std::hash::Hash + Eq, V: Record> MapEntries<M, V> {
+    fn put(&mut self, entry: M, value: V) -> Option<V> {
+        self.held += value.heap_bytes();
+        match self.map.entry(entry) {
+            Entry::Occupied(mut place) => {
+                let before = place.insert(value);
+                self.held -= before.heap_bytes();
+                Some(before)
+            }
+            Entry::Vacant(place) => {
+                self.held += place.key().heap_bytes();
+                place.insert(value);
+                None
+            }
+        }
+    }
+
+    fn update<R>(&mut self, entry: M, change: impl FnOnce(&mut V) -> R) -> R
+    where
+        V: Default,
+    {
+        let (value, before) = match self.map.entry(entry) {
+            Entry::Occupied(place) => {
+                let value = place.into_mut();
+                let before = value.heap_bytes();
+                (value, before)
+            }
+            Entry::Vacant(place) => {
+                self.held += place.key().heap_bytes();
+                (place.insert(V::default()), 0)
+            }
+        };
+        let changed = change(value);
+        self.held = self.held - before + value.heap_bytes();
+        changed
+    }
+
+    fn remove(&mut self, entry: &M) -> Option<V> {
+        let (entry, value) = self.map.remove_entry(entry)?;
+        self.held -= entry.heap_bytes() + value.heap_bytes();
+        Some(value)
+    }
+}
 
 impl<M: Record + std::hash::Hash + Eq, V: Record> StateValue for MapEntries<M, V> {
     type Stored = Vec<(M, V)>;
+    const HAS_HEAP: bool = true;
+
+    fn heap_bytes(&self) -> usize {
+        // The map has eighths of places to spare, and a byte for each.
+        self.map.capacity() * (size_of::<(M, V)>() + 1) * 8 / 7 + self.held
+    }
 
     fn stored(&self) -> Vec<(M, V)> {
-        self.0.iter().map(|(key, value)| (M::own(key.handle()), V::own(value.handle()))).collect()
+        self.map.iter().map(|(key, value)| (M::own(key.handle()), V::own(value.handle()))).collect()
     }
 
     fn restored(stored: Vec<(M, V)>) -> Self {
-        MapEntries(stored.into_iter().collect())
+        let mut entries = MapEntries::default();
+        stored.into_iter().for_each(|(entry, value)| drop(entries.put(entry, value)));
+        entries
     }
 }
 
 impl<K: Key, M: Record + std::hash::Hash + Eq, V: Record> MapState<K, M, V> {
     pub fn put(&self, context: &KeyedContext<'_, K>, entry: M, value: V) -> Option<V> {
-        let empty = || MapEntries(HashMap::new());
-        self.0.borrow_mut().upsert(context.hash(), context.key(), empty, |map| map.0.insert(entry, value))
+        let mut table = self.0.borrow_mut();
+        table.upsert(context.hash(), context.key(), MapEntries::default, |map| map.put(entry, value))
     }
 
     /// Shows the value of one entry, if it has one.
     pub fn with<R>(&self, context: &KeyedContext<'_, K>, entry: &M, show: impl FnOnce(Option<&V>) -> R) -> R {
-        let mut table = self.0.borrow_mut();
-        table.with(context.hash(), context.key(), |map| show(map.and_then(|map| map.0.get(entry))))
+        self.0.borrow().with(context.hash(), context.key(), |map| show(map.and_then(|map| map.map.get(entry))))
     }
 
     /// Changes the value of one entry, which starts as the default.
@@ -181,20 +245,20 @@ impl<K: Key, M: Record + std::hash::Hash + Eq, V: Record> MapState<K, M, V> {
     where
         V: Default,
     {
-        let empty = || MapEntries(HashMap::new());
-        self.0.borrow_mut().upsert(context.hash(), context.key(), empty, |map| change(map.0.entry(entry).or_default()))
+        let mut table = self.0.borrow_mut();
+        table.upsert(context.hash(), context.key(), MapEntries::default, |map| map.update(entry, change))
     }
 
     /// Shows every entry, in no order.
     pub fn for_each(&self, context: &KeyedContext<'_, K>, mut show: impl FnMut(&M, &V)) {
-        self.0.borrow_mut().with(context.hash(), context.key(), |map| {
-            map.into_iter().flat_map(|map| &map.0).for_each(|(entry, value)| show(entry, value));
+        self.0.borrow().with(context.hash(), context.key(), |map| {
+            map.into_iter().flat_map(|map| &map.map).for_each(|(entry, value)| show(entry, value));
         });
     }
 
     pub fn remove(&self, context: &KeyedContext<'_, K>, entry: &M) -> Option<V> {
         let mut table = self.0.borrow_mut();
-        table.with(context.hash(), context.key(), |map| map.and_then(|map| map.0.remove(entry)))
+        table.change(context.hash(), context.key(), |map| map.and_then(|map| map.remove(entry)))
     }
 
     pub fn clear(&self, context: &KeyedContext<'_, K>) {
@@ -227,7 +291,7 @@ impl<K: Key, V: Record> ReducingState<K, V> {
     }
 
     pub fn with<R>(&self, context: &KeyedContext<'_, K>, show: impl FnOnce(Option<&V>) -> R) -> R {
-        self.table.borrow_mut().with(context.hash(), context.key(), |value| show(value.map(|value| &*value)))
+        self.table.borrow().with(context.hash(), context.key(), show)
     }
 
     pub fn clear(&self, context: &KeyedContext<'_, K>) -> Option<V> {

@@ -11,10 +11,12 @@
 //! |---|---|
 //! | what a task adds to a checkpoint | [`snapshot`] |
 //! | the table of one keyed state | [`table`] |
+//! | how much memory state takes, and how much it may | [`account`] |
 //! | the states that functions hold | [`keyed`] |
 //! | asking the processor for memory ahead of use | `prefetch` |
 //! | timers | [`timer`] |
 
+pub mod account;
 pub mod keyed;
 mod prefetch;
 pub mod snapshot;

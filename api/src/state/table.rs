@@ -13,6 +13,7 @@ use millstream_model::{
 };
 
 use super::{
+    account::StateAccount,
     prefetch::prefetch,
     snapshot::{Section, SectionKind, Snapshot},
 };
@@ -26,6 +27,11 @@ use crate::record::{
 pub trait StateValue: Sized + 'static {
     /// The record it is stored as.
     type Stored: Record;
+    /// See [`Record::HAS_HEAP`].
+    const HAS_HEAP: bool;
+
+    /// See [`Record::heap_bytes`].
+    fn heap_bytes(&self) -> usize;
 
     fn stored(&self) -> Self::Stored;
     fn restored(stored: Self::Stored) -> Self;
@@ -39,6 +45,12 @@ pub trait StateValue: Sized + 'static {
 
 impl<T: Record> StateValue for T {
     type Stored = T;
+    const HAS_HEAP: bool = T::HAS_HEAP;
+
+    #[inline]
+    fn heap_bytes(&self) -> usize {
+        Record::heap_bytes(self)
+    }
 
     fn stored(&self) -> T {
         T::own(self.handle())
@@ -69,6 +81,28 @@ pub struct Table<K, V> {
     groups: Vec<HashTable<Entry<K, V>>>,
     /// In all groups.
     entries: usize,
+    /// What the table of each group takes without what its entries hold on the heap; charged.
+    sizes: Vec<usize>,
+    account: StateAccount,
+}
+
+/// What an entry holds on the heap.
+#[inline]
+fn held<K: Key, V: StateValue>(entry: &Entry<K, V>) -> usize {
+    let key = if K::HAS_HEAP { entry.key.heap_bytes() } else { 0 };
+    key + if V::HAS_HEAP { entry.value.heap_bytes() } else { 0 }
+}
+
+/// Shows a value to be changed, and charges what it has become larger by.
+#[inline]
+fn change<V: StateValue, R>(account: &StateAccount, value: &mut V, show: impl FnOnce(&mut V) -> R) -> R {
+    if !V::HAS_HEAP {
+        return show(value);
+    }
+    let before = value.heap_bytes();
+    let shown = show(value);
+    account.change(before, value.heap_bytes());
+    shown
 }
 
 /// A key's hash is spent on its key group: in one group its low bits are all the same. This spreads it over 64 bits, with
@@ -80,13 +114,15 @@ pub(super) fn spread(hash: KeyHash) -> u64 {
 }
 
 impl<K: Key, V: StateValue> Table<K, V> {
-    pub fn new(name: &str, max_parallelism: MaxParallelism, groups: Range<u16>) -> Self {
+    pub fn new(name: &str, max_parallelism: MaxParallelism, groups: Range<u16>, account: StateAccount) -> Self {
         Table {
             name: name.to_owned(),
             max_parallelism,
             first_group: groups.start,
+            sizes: vec![0; groups.len()],
             groups: groups.map(|_| HashTable::new()).collect(),
             entries: 0,
+            account,
         }
     }
 
@@ -97,13 +133,25 @@ impl<K: Key, V: StateValue> Table<K, V> {
 
     /// Shows the value of a key, if it has one.
     #[inline]
-    pub fn with<R>(&mut self, hash: KeyHash, key: K::Ref<'_>, show: impl FnOnce(Option<&mut V>) -> R) -> R {
+    pub fn with<R>(&self, hash: KeyHash, key: K::Ref<'_>, show: impl FnOnce(Option<&V>) -> R) -> R {
         let group = usize::from(self.group_index(hash));
-        let entry = self.groups[group].find_mut(spread(hash), |entry| K::same(entry.key.handle(), key));
-        show(entry.map(|entry| &mut entry.value))
+        let entry = self.groups[group].find(spread(hash), |entry| K::same(entry.key.handle(), key));
+        show(entry.map(|entry| &entry.value))
     }
 
-    /// Shows the value of a key, which is made first if there is none.
+    /// Shows the value of a key, if it has one, to be changed.
+    #[inline]
+    pub fn change<R>(&mut self, hash: KeyHash, key: K::Ref<'_>, show: impl FnOnce(Option<&mut V>) -> R) -> R {
+        let group = usize::from(self.group_index(hash));
+        let entry = self.groups[group].find_mut(spread(hash), |entry| K::same(entry.key.handle(), key));
+        match entry {
+            Some(entry) => change(&self.account, &mut entry.value, |value| show(Some(value))),
+            None => show(None),
+        }
+    }
+
+    /// Shows the value of a key, which is made first if there is none. Fails the record if there is no memory for it: see
+    /// [`StateAccount::charge`].
     #[inline]
     pub fn upsert<R>(
         &mut self,
@@ -116,12 +164,17 @@ impl<K: Key, V: StateValue> Table<K, V> {
         let table = &mut self.groups[group];
         // Nearly always there is one, and to look for it alone costs less than to look for a place as well.
         if let Some(entry) = table.find_mut(spread(hash), |entry| K::same(entry.key.handle(), key)) {
-            return show(&mut entry.value);
+            return change(&self.account, &mut entry.value, show);
         }
         let fresh = Entry { key: K::own(key), value: make() };
         let mut entry = table.insert_unique(spread(hash), fresh, |entry| spread(K::key_hash(entry.key.handle())));
         self.entries += 1;
-        show(&mut entry.get_mut().value)
+        let shown = show(&mut entry.get_mut().value);
+        let held = held(entry.get());
+        let (before, after) = (self.sizes[group], table.allocation_size());
+        self.sizes[group] = after;
+        self.account.charge(after - before + held);
+        shown
     }
 
     fn is_near(&self) -> bool {
@@ -144,9 +197,11 @@ impl<K: Key, V: StateValue> Table<K, V> {
     pub fn remove(&mut self, hash: KeyHash, key: K::Ref<'_>) -> Option<V> {
         let same = |entry: &Entry<K, V>| K::same(entry.key.handle(), key);
         let group = usize::from(self.group_index(hash));
-        let entry = self.groups[group].find_entry(spread(hash), same).ok()?;
+        let (entry, _) = self.groups[group].find_entry(spread(hash), same).ok()?.remove();
         self.entries -= 1;
-        Some(entry.remove().0.value)
+        // The table keeps its size.
+        self.account.release(held(&entry));
+        Some(entry.value)
     }
 
     /// The number of keys that have a value.
@@ -263,7 +318,7 @@ mod tests {
     const MAX: MaxParallelism = MaxParallelism(128);
 
     fn filled(range: Range<u16>) -> Table<String, u64> {
-        let mut table = Table::new("count", MAX, range.clone());
+        let mut table = Table::new("count", MAX, range.clone(), StateAccount::unlimited());
         for number in 0..5_000_u64 {
             let key = format!("key number {number}");
             let hash = <String as Key>::key_hash(&key);
@@ -284,7 +339,8 @@ mod tests {
     #[test]
     fn two_halves_restore_what_the_whole_has_written() {
         let whole = filled(0..128);
-        let mut halves = [Table::<String, u64>::new("count", MAX, 0..64), Table::new("count", MAX, 64..128)];
+        let half = |groups| Table::<String, u64>::new("count", MAX, groups, StateAccount::unlimited());
+        let mut halves = [half(0..64), half(64..128)];
         for section in snapshot_of(&whole) {
             let SectionKind::Keyed(group) = section.kind else { panic!("keyed state is keyed") };
             halves[usize::from(group.0 >= 64)].restore(&section).unwrap();
@@ -292,7 +348,7 @@ mod tests {
         assert_eq!(halves[0].len() + halves[1].len(), whole.len());
         assert!(halves.iter().all(|half| !half.is_empty()));
         whole.for_each(|hash, key, value| {
-            let half = &mut halves[usize::from(KeyGroup::of(hash, MAX).0 >= 64)];
+            let half = &halves[usize::from(KeyGroup::of(hash, MAX).0 >= 64)];
             assert_eq!(half.with(hash, key, |found| found.copied()), Some(*value));
         });
     }
@@ -300,14 +356,50 @@ mod tests {
     #[test]
     fn other_types_and_damaged_bytes_are_refused() {
         let sections = snapshot_of(&filled(0..128));
-        let mut other = Table::<String, i64>::new("count", MAX, 0..128);
+        let mut other = Table::<String, i64>::new("count", MAX, 0..128, StateAccount::unlimited());
         assert!(other.restore(&sections[0]).unwrap_err().message.contains("other types"));
         for cut in [1, 7, 9, 20] {
             let mut section = sections[0].clone();
             section.bytes.truncate(section.bytes.len() - cut);
-            let mut table = Table::<String, u64>::new("count", MAX, 0..128);
+            let mut table = Table::<String, u64>::new("count", MAX, 0..128, StateAccount::unlimited());
             assert!(table.restore(&section).is_err(), "{cut} bytes cut off");
         }
+    }
+
+    /// What an account would have to show.
+    fn taken<K: Key, V: StateValue>(table: &Table<K, V>) -> usize {
+        let tables: usize = table.groups.iter().map(HashTable::allocation_size).sum();
+        tables + table.groups.iter().flatten().map(held).sum::<usize>()
+    }
+
+    #[test]
+    fn the_account_shows_what_a_table_takes_whatever_happens_to_it() {
+        let account = StateAccount::unlimited();
+        let mut table = Table::<String, Vec<String>>::new("texts", MAX, 0..128, account.clone());
+        // In no order, and the same each time.
+        let mut state = 7_u64;
+        let mut random = move |below: u64| {
+            state = state.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(1);
+            (state >> 33) % below
+        };
+        for _ in 0..20_000 {
+            let key = format!("key number {}", random(500));
+            let hash = <String as Key>::hash(&key);
+            match random(10) {
+                0 => drop(table.remove(hash, &key)),
+                1 => table.change(hash, &key, |list| list.into_iter().for_each(|list| drop(list.pop()))),
+                2 => table.change(hash, &key, |list| list.into_iter().for_each(|list| *list = Vec::new())),
+                _ => table.upsert(hash, &key, Vec::new, |list| list.push("x".repeat(random(100) as usize))),
+            }
+        }
+        assert!(table.len() > 100);
+        assert_eq!(account.used_bytes(), taken(&table) as u64);
+        let mut copy = Table::<String, Vec<String>>::new("texts", MAX, 0..128, account.clone());
+        let before = account.used_bytes();
+        let mut snapshot = Snapshot::new(Barrier { checkpoint: CheckpointId(1), kind: CheckpointKind::Checkpoint });
+        table.snapshot(OperatorId(1), &mut snapshot);
+        snapshot.sections.iter().for_each(|section| copy.restore(section).unwrap());
+        assert_eq!(account.used_bytes() - before, taken(&copy) as u64, "what is restored counts, too");
     }
 
     #[test]

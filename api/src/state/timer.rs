@@ -10,11 +10,12 @@ use millstream_model::{
 };
 
 use super::{
+    account::StateAccount,
     snapshot::{Section, SectionKind, Snapshot},
     table::spread,
 };
 use crate::record::{
-    Key,
+    Key, Record,
     archive::{self, Aligned, Trust},
     fingerprint_of,
 };
@@ -26,20 +27,38 @@ pub struct Timers<K> {
     /// Those that are due now and have not fired yet.
     due: Vec<(KeyHash, K)>,
     due_at: i64,
+    account: StateAccount,
+}
+
+/// What a moment takes besides its timers, about: a place in the tree of moments.
+const MOMENT_BYTES: usize = 96;
+
+/// What the timers of a moment take, with all that they hold on the heap.
+fn taken<K: Record>(timers: &HashTable<(KeyHash, K)>) -> usize {
+    let held = if K::HAS_HEAP { timers.iter().map(|(_, key)| key.heap_bytes()).sum() } else { 0 };
+    MOMENT_BYTES + timers.allocation_size() + held
 }
 
 impl<K: Key> Timers<K> {
     /// `name` is that of the domain, unique within the operator.
-    pub fn new(name: &'static str) -> Self {
-        Timers { name, moments: BTreeMap::new(), due: Vec::new(), due_at: i64::MIN }
+    pub fn new(name: &'static str, account: StateAccount) -> Self {
+        Timers { name, moments: BTreeMap::new(), due: Vec::new(), due_at: i64::MIN, account }
     }
 
     /// Sets a timer. A second one for the same key and moment changes nothing.
     pub fn register(&mut self, at: i64, hash: KeyHash, key: K::Ref<'_>) {
-        let timers = self.moments.entry(at).or_default();
+        let mut bytes = 0;
+        let timers = self.moments.entry(at).or_insert_with(|| {
+            bytes = MOMENT_BYTES;
+            HashTable::new()
+        });
         let same = |timer: &(KeyHash, K)| timer.0 == hash && K::same(timer.1.handle(), key);
         if timers.find(spread(hash), same).is_none() {
-            timers.insert_unique(spread(hash), (hash, K::own(key)), |timer| spread(timer.0));
+            let before = timers.allocation_size();
+            let key = K::own(key);
+            bytes += key.heap_bytes();
+            timers.insert_unique(spread(hash), (hash, key), |timer| spread(timer.0));
+            self.account.charge(bytes + timers.allocation_size() - before);
         }
     }
 
@@ -47,9 +66,11 @@ impl<K: Key> Timers<K> {
         let Some(timers) = self.moments.get_mut(&at) else { return };
         let same = |timer: &(KeyHash, K)| timer.0 == hash && K::same(timer.1.handle(), key);
         if let Ok(timer) = timers.find_entry(spread(hash), same) {
-            timer.remove();
+            let ((_, key), _) = timer.remove();
+            self.account.release(key.heap_bytes());
         }
         if timers.is_empty() {
+            self.account.release(taken(timers));
             self.moments.remove(&at);
         }
     }
@@ -59,6 +80,7 @@ impl<K: Key> Timers<K> {
         while self.due.is_empty() {
             let moment = self.moments.first_entry().filter(|moment| *moment.key() <= now)?;
             self.due_at = *moment.key();
+            self.account.release(taken(moment.get()));
             self.due.extend(moment.remove());
         }
         self.due.pop().map(|(hash, key)| (self.due_at, hash, key))
@@ -133,18 +155,22 @@ mod tests {
 
     #[test]
     fn timers_fire_in_order_once_and_only_when_due() {
-        let mut timers = Timers::<String>::new("event-time timers");
+        let account = StateAccount::unlimited();
+        let mut timers = Timers::<String>::new("event-time timers", account.clone());
         register(&mut timers, 30, "c");
         register(&mut timers, 10, "a");
         register(&mut timers, 10, "a");
         register(&mut timers, 20, "b");
         timers.delete(30, <String as Key>::key_hash("c"), "c");
         register(&mut timers, 25, "d");
+        assert_ne!(account.used_bytes(), 0);
         let mut fired = Vec::new();
         while let Some((at, _, key)) = timers.next_due(20) {
             fired.push((at, key));
         }
         assert_eq!(fired, [(10, "a".to_owned()), (20, "b".to_owned())]);
         assert_eq!(timers.earliest(), Some(25));
+        timers.delete(25, <String as Key>::hash("d"), "d");
+        assert_eq!((timers.earliest(), account.used_bytes()), (None, 0));
     }
 }

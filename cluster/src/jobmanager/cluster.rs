@@ -12,7 +12,7 @@ use millstream::{
     leadership::{Leadership, checkpoint_dir},
     logging::{self, WorkerLog},
     worker_network::JobNetwork,
-    worker_process::WorkerSetup,
+    worker_process::{WorkerMemory, WorkerSetup},
 };
 use millstream_client::proto::v1::{self, ToTaskManager, log_answer::Answer, log_call::Call, to_task_manager::Body};
 use millstream_controlplane::{AdoptionConfig, JobHandle, JobMaster, JobMasterConfig};
@@ -71,6 +71,8 @@ struct Connected {
     from: Option<IpAddr>,
     cpu_cores: u32,
     physical_memory_bytes: u64,
+    memory: Option<v1::MemoryShares>,
+    memory_in_use: Option<v1::MemoryInUse>,
     outbox: Outbox,
     /// When it was last heard of: milliseconds since 1970.
     heard_millis: i64,
@@ -84,6 +86,9 @@ pub(super) struct Occupied {
     /// 0 if it is not known; so is the memory.
     pub(super) cpu_cores: u32,
     pub(super) physical_memory_bytes: u64,
+    /// `None` if it does not say.
+    pub(super) memory: Option<v1::MemoryShares>,
+    pub(super) memory_in_use: Option<v1::MemoryInUse>,
     pub(super) slots: u32,
     pub(super) free_slots: u32,
     pub(super) holders: Vec<Holder>,
@@ -360,6 +365,8 @@ impl Cluster {
                 heard_millis: connected.heard_millis,
                 cpu_cores: connected.cpu_cores,
                 physical_memory_bytes: connected.physical_memory_bytes,
+                memory: connected.memory,
+                memory_in_use: connected.memory_in_use,
                 slots: count.total,
                 free_slots: count.free,
                 holders: of(id),
@@ -448,9 +455,10 @@ impl Cluster {
     }
 
     /// A TaskManager has shown that it lives.
-    pub(super) fn on_heartbeat(&self, id: TaskManagerId) {
+    pub(super) fn on_heartbeat(&self, id: TaskManagerId, memory: Option<v1::MemoryInUse>) {
         if let Some(connected) = self.lock().task_managers.get_mut(&id) {
             connected.heard_millis = wall_millis();
+            connected.memory_in_use = memory;
         }
     }
 
@@ -479,16 +487,23 @@ impl Cluster {
         held: Vec<Held>,
         outbox: Outbox,
     ) -> bool {
-        let v1::Registration { address, slots, cpu_cores, physical_memory_bytes, .. } = registration;
+        let v1::Registration { address, slots, cpu_cores, physical_memory_bytes, memory, .. } = registration;
         let mut state = self.lock();
         if state.task_managers.contains_key(&id) {
             return false;
         }
         tracing::info!(task_manager = %id, address, slots, "a TaskManager has registered");
-        state.task_managers.insert(
-            id,
-            Connected { address, from, cpu_cores, physical_memory_bytes, outbox, heard_millis: wall_millis() },
-        );
+        let connected = Connected {
+            address,
+            from,
+            cpu_cores,
+            physical_memory_bytes,
+            memory,
+            memory_in_use: None,
+            outbox,
+            heard_millis: wall_millis(),
+        };
+        state.task_managers.insert(id, connected);
         self.log_levels.messages().into_iter().for_each(|levels| state.send(id, Body::LogLevels(levels)));
         state.resources.on_registered(id, slots);
         for Held { id: allocation, allocation: held, registered } in held {
@@ -623,8 +638,9 @@ impl State {
                     continue;
                 }
             };
-            let setup =
-                WorkerSetup { worker, slots: allocation.slots, network: Some(network), log: WorkerLog::default() };
+            // What concerns its machine is for the TaskManager to say.
+            let (log, memory) = (WorkerLog::default(), WorkerMemory::default());
+            let setup = WorkerSetup { worker, slots: allocation.slots, network: Some(network), log, memory };
             let request = v1::SlotRequest {
                 allocation_id: id.to_string(),
                 job_id: allocation.job.to_string(),

@@ -189,7 +189,7 @@ async fn beat(outbox: Outbox, every: Duration) {
     let mut beats = interval(every);
     loop {
         beats.tick().await;
-        let beat = to_task_manager::Body::Heartbeat(v1::Heartbeat {});
+        let beat = to_task_manager::Body::Heartbeat(v1::Heartbeat { memory: None });
         if outbox.send(Ok(ToTaskManager { body: Some(beat) })).is_err() {
             return;
         }
@@ -224,7 +224,7 @@ impl Attached {
         let allocation =
             |text: &str| text.parse::<AllocationId>().map_err(|cause| format!("it sends nonsense: {cause}"));
         match body {
-            from_task_manager::Body::Heartbeat(_) => self.cluster.on_heartbeat(self.id),
+            from_task_manager::Body::Heartbeat(beat) => self.cluster.on_heartbeat(self.id, beat.memory),
             from_task_manager::Body::Registration(_) => return Err("it has registered twice".to_owned()),
             from_task_manager::Body::Report(line) => {
                 let message: FromWorker = serde_json::from_slice(&line.line)

@@ -37,11 +37,20 @@ pub(crate) struct WorkerOutput {
     last: Mutex<VecDeque<LogLine>>,
     /// That ran on the thread which a signal has ended.
     crashed: Mutex<Option<String>>,
+    /// How many bytes could not be allocated, when that has ended the worker.
+    allocation_failed: Mutex<Option<u64>>,
 }
 
 impl WorkerOutput {
     pub(crate) fn new(worker: WorkerId, file: JobFile) -> WorkerOutput {
-        WorkerOutput { worker, file, streams: Default::default(), last: Mutex::default(), crashed: Mutex::default() }
+        WorkerOutput {
+            worker,
+            file,
+            streams: Default::default(),
+            last: Mutex::default(),
+            crashed: Mutex::default(),
+            allocation_failed: Mutex::default(),
+        }
     }
 
     /// Takes the next piece of a stream; an empty one is the last. Called on the thread of the stream, which may wait a
@@ -80,7 +89,12 @@ impl WorkerOutput {
         }
         let origin = match stream {
             OutputStream::Stdout => Origin::Stdout,
-            OutputStream::Stderr => Origin::Stderr,
+            OutputStream::Stderr => {
+                if let Some(bytes) = failed_allocation(text) {
+                    *locked(&self.allocation_failed) = Some(bytes);
+                }
+                Origin::Stderr
+            }
         };
         LogLine { worker, ..LogLine::printed(wall_millis(), origin, &String::from_utf8_lossy(text)) }
     }
@@ -90,10 +104,21 @@ impl WorkerOutput {
         locked(&self.crashed).clone()
     }
 
+    /// How many bytes could not be allocated, if the worker has ended by that.
+    pub(crate) fn allocation_failed(&self) -> Option<u64> {
+        *locked(&self.allocation_failed)
+    }
+
     /// What the worker has written last, each line on a new one.
     pub(crate) fn last_words(&self) -> LastLines {
         LastLines(locked(&self.last).iter().cloned().collect())
     }
+}
+
+/// What Rust's standard library says before it has a process abort that cannot allocate; whatever its allocator is.
+fn failed_allocation(text: &[u8]) -> Option<u64> {
+    let text = std::str::from_utf8(text).ok()?;
+    text.strip_prefix("memory allocation of ")?.split_once(" bytes failed")?.0.parse().ok()
 }
 
 /// The line of a log that says which signal has ended a worker in which task.
@@ -196,6 +221,13 @@ mod tests {
         for text in ["", "11", "11 x", "x 0a1b2c3d count (2/4) #3", "999 0a1b2c3d count (2/4) #3"] {
             assert_eq!(crash_line(text), None, "{text}");
         }
+    }
+
+    #[test]
+    fn a_failed_allocation_is_known_by_its_words() {
+        assert_eq!(failed_allocation(b"memory allocation of 4096 bytes failed"), Some(4096));
+        assert_eq!(failed_allocation(b"memory allocation of many bytes failed"), None);
+        assert_eq!(failed_allocation(b"the memory allocation of 4096 bytes failed"), None);
     }
 
     #[test]

@@ -2,11 +2,12 @@
 
 use std::sync::Arc;
 
+use millstream::memory::available_bytes;
 use millstream_controlplane::JobMetrics;
 use millstream_model::{id::JobId, state::JobStatus};
 
 use super::{
-    process::{ProcessNumbers, memory_max},
+    process::ProcessNumbers,
     scrape::{Collect, Labels, Scrape, and},
 };
 
@@ -42,7 +43,7 @@ impl<A: Fn() -> ClusterNumbers + Send + Sync + 'static> Collect for JobManagerMe
     fn collect(&self, scrape: &mut Scrape) {
         let cluster = (self.ask)();
         let own: Labels = Arc::new(vec![("host", self.host.clone())]);
-        ProcessNumbers::own().show(&mut scrape.scope("jobmanager", &own), memory_max());
+        ProcessNumbers::own().show(&mut scrape.scope("jobmanager", &own), available_bytes());
         let running = cluster.jobs.iter().filter(|job| job.status == JobStatus::Running).count();
         scrape
             .scope("jobmanager", &own)

@@ -27,5 +27,5 @@ mod task_manager;
 pub(crate) use self::{
     job_manager::{ClusterNumbers, JobManagerMetrics, JobNumbers},
     reporters::Reporters,
-    task_manager::{TaskManagerMetrics, WorkerNumbers},
+    task_manager::{MemoryInUse, MemoryShares, TaskManagerMetrics, WorkerNumbers},
 };

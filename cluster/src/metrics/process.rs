@@ -66,13 +66,6 @@ fn cpu_ticks(stat: &str) -> Option<u64> {
     Some(user + fields.next()?.parse::<u64>().ok()?)
 }
 
-/// The memory that processes here may use: that of their control group, or else of the machine. 0 if it is not known.
-pub(super) fn memory_max() -> u64 {
-    let of_group = fs::read_to_string("/sys/fs/cgroup/memory.max").ok().and_then(|text| text.trim().parse().ok());
-    let of_machine = crate::taskmanager::physical_memory_bytes();
-    of_group.map_or(of_machine, |limit: u64| if of_machine == 0 { limit } else { limit.min(of_machine) })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -80,7 +73,10 @@ mod tests {
     #[test]
     fn this_process_uses_something_of_everything() {
         let numbers = ProcessNumbers::own();
-        assert!(numbers.resident_bytes > 1 << 20 && numbers.resident_bytes <= memory_max(), "{numbers:?}");
+        assert!(
+            numbers.resident_bytes > 1 << 20 && numbers.resident_bytes <= millstream::memory::available_bytes(),
+            "{numbers:?}"
+        );
         assert!(numbers.threads >= 1 && numbers.open_files >= 3, "{numbers:?}");
         assert_eq!(ProcessNumbers::of(u32::MAX), ProcessNumbers::default());
     }

@@ -5,15 +5,16 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
+use millstream::memory::available_bytes;
 use millstream_model::{
     id::{AllocationId, ExecutionAttemptId, JobId, Subtask, WorkerId},
-    message::{FromWorker, MetricValue, OperatorMetric, Report, ShuffleMetrics, TaskMetrics, TaskName},
+    message::{FromWorker, MemoryMetrics, MetricValue, OperatorMetric, Report, ShuffleMetrics, TaskMetrics, TaskName},
     rates::RateWindow,
 };
 
 use super::{
-    process::{ProcessNumbers, memory_max},
-    scrape::{Collect, Labels, Scrape, and},
+    process::ProcessNumbers,
+    scrape::{Collect, Labels, Scope, Scrape, and},
 };
 
 /// What the workers of a TaskManager have said of themselves. Clones share it.
@@ -28,6 +29,7 @@ struct WorkerState {
     process: Option<u32>,
     tasks: BTreeMap<ExecutionAttemptId, TaskState>,
     peers: BTreeMap<WorkerId, ShuffleMetrics>,
+    memory: MemoryMetrics,
 }
 
 #[derive(Debug, Default)]
@@ -47,14 +49,29 @@ impl WorkerNumbers {
 
     /// A worker is about to be there.
     pub(crate) fn on_starting(&self, allocation: AllocationId, job: JobId, worker: WorkerId) {
-        let (job_name, process, tasks, peers) = Default::default();
-        self.lock().insert(allocation, WorkerState { job, job_name, worker, process, tasks, peers });
+        let (job_name, process, tasks, peers, memory) = Default::default();
+        self.lock().insert(allocation, WorkerState { job, job_name, worker, process, tasks, peers, memory });
     }
 
     /// Its process is there.
     pub(crate) fn on_started(&self, allocation: AllocationId, process: u32) {
         if let Some(worker) = self.lock().get_mut(&allocation) {
             worker.process = Some(process);
+        }
+    }
+
+    /// What a worker's job is called, once that is known.
+    pub(crate) fn job_name(&self, allocation: AllocationId) -> String {
+        self.lock().get(&allocation).map(|worker| worker.job_name.clone()).unwrap_or_default()
+    }
+
+    /// What all workers use together.
+    pub(crate) fn memory_in_use(&self) -> MemoryInUse {
+        let workers = self.lock();
+        let memory = || workers.values().map(|worker| worker.memory);
+        MemoryInUse {
+            managed: memory().map(|memory| memory.managed_used).sum(),
+            network: memory().map(|memory| memory.network_used).sum(),
         }
     }
 
@@ -89,6 +106,10 @@ impl WorkerNumbers {
                 }
                 return false;
             }
+            Report::Memory { memory } => {
+                worker.memory = *memory;
+                return false;
+            }
             Report::Metrics { tasks } => {
                 for (attempt, metrics) in tasks {
                     if let Some(task) = worker.tasks.get_mut(attempt) {
@@ -106,9 +127,43 @@ impl WorkerNumbers {
     }
 }
 
+/// What the slots of a TaskManager have together, in bytes.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct MemoryShares {
+    pub(crate) managed: u64,
+    pub(crate) network: u64,
+    /// The size of a buffer, where nothing makes it smaller.
+    pub(crate) segment: u64,
+}
+
+/// What is used of it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(crate) struct MemoryInUse {
+    pub(crate) managed: u64,
+    pub(crate) network: u64,
+}
+
+impl MemoryShares {
+    /// Under Flink's names.
+    fn show(self, scope: &mut Scope<'_>, used: MemoryInUse) {
+        let (total, used_network) = (self.network, used.network.min(self.network));
+        let segments = |bytes: u64| (bytes / self.segment) as f64;
+        scope
+            .gauge("Status.Flink.Memory.Managed.Used", used.managed as f64)
+            .gauge("Status.Flink.Memory.Managed.Total", self.managed as f64)
+            .gauge("Status.Shuffle.Netty.UsedMemory", used_network as f64)
+            .gauge("Status.Shuffle.Netty.AvailableMemory", (total - used_network) as f64)
+            .gauge("Status.Shuffle.Netty.TotalMemory", total as f64)
+            .gauge("Status.Shuffle.Netty.UsedMemorySegments", segments(used_network))
+            .gauge("Status.Shuffle.Netty.AvailableMemorySegments", segments(total) - segments(used_network))
+            .gauge("Status.Shuffle.Netty.TotalMemorySegments", segments(total));
+    }
+}
+
 /// All numbers of a TaskManager's process and its workers.
 pub(crate) struct TaskManagerMetrics {
     pub(crate) workers: WorkerNumbers,
+    pub(crate) shares: MemoryShares,
     /// As labels show it.
     pub(crate) host: String,
     pub(crate) id: String,
@@ -122,8 +177,9 @@ impl Collect for TaskManagerMetrics {
         let processes: BTreeMap<u32, ProcessNumbers> =
             processes.into_iter().map(|process| (process, ProcessNumbers::of(process))).collect();
         let all = processes.values().copied().fold(ProcessNumbers::own(), ProcessNumbers::and);
-        let memory_max = memory_max();
+        let memory_max = available_bytes();
         all.show(&mut scrape.scope("taskmanager", &own), memory_max);
+        self.shares.show(&mut scrape.scope("taskmanager", &own), self.workers.memory_in_use());
         let workers = self.workers.lock();
         scrape.scope("taskmanager", &own).gauge("numRunningWorkers", workers.len() as f64);
         for worker in workers.values() {
@@ -140,6 +196,13 @@ impl WorkerState {
         if let Some(process) = process {
             process.show(&mut scrape.scope("taskmanager.job.worker", &and(&job, [self.label()])), memory_max);
         }
+        let memory = &self.memory;
+        scrape
+            .scope("taskmanager.job.worker", &and(&job, [self.label()]))
+            .gauge("Status.Flink.Memory.Managed.Used", memory.managed_used as f64)
+            .gauge("Status.Flink.Memory.Managed.Total", memory.managed_max as f64)
+            .gauge("Status.Shuffle.Netty.UsedMemory", memory.network_used as f64)
+            .gauge("Status.Shuffle.Netty.TotalMemory", memory.network_max as f64);
         for (peer, metrics) in &self.peers {
             self.collect_peer(&job, *peer, metrics, scrape);
         }
@@ -247,7 +310,8 @@ mod tests {
             assert_eq!(workers.on_report(ALLOCATION, &FromWorker { worker: WorkerId(2), report }), is_passed_on);
         }
         let mut scrape = Scrape::default();
-        TaskManagerMetrics { workers, host: "here".to_owned(), id: "tm".to_owned() }.collect(&mut scrape);
+        let shares = MemoryShares { managed: 1 << 20, network: 1 << 20, segment: 32 << 10 };
+        TaskManagerMetrics { workers, shares, host: "here".to_owned(), id: "tm".to_owned() }.collect(&mut scrape);
         scrape
     }
 
@@ -334,6 +398,21 @@ mod tests {
             .map(|(_, number)| number.as_str())
             .collect();
         assert_eq!(numbers, ["1", "2"]);
+    }
+
+    #[test]
+    fn memory_shows_what_the_workers_use_of_what_the_slots_have() {
+        let memory = MemoryMetrics { managed_used: 1000, managed_max: 4000, network_used: 65536, ..Default::default() };
+        let scrape = numbers(vec![deployed(), (Report::Memory { memory }, false)]);
+        for (name, expected) in [
+            ("taskmanager.Status.Flink.Memory.Managed.Used", 1000.0),
+            ("taskmanager.Status.Flink.Memory.Managed.Total", 1048576.0),
+            ("taskmanager.Status.Shuffle.Netty.UsedMemorySegments", 2.0),
+            ("taskmanager.Status.Shuffle.Netty.AvailableMemorySegments", 30.0),
+            ("taskmanager.job.worker.Status.Flink.Memory.Managed.Total", 4000.0),
+        ] {
+            assert_eq!(value(&scrape, name), [expected], "{name}");
+        }
     }
 
     #[test]

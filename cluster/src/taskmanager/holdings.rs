@@ -8,7 +8,10 @@ use millstream_slots::SlotTable;
 use tokio::sync::mpsc::{self, UnboundedReceiver};
 
 use super::workers::{WorkerEvent, Workers};
-use crate::{logs::store::JobLogs, metrics::WorkerNumbers};
+use crate::{
+    logs::store::JobLogs,
+    metrics::{MemoryInUse, WorkerNumbers},
+};
 
 /// Outlives a connection. The workers are killed when it is dropped.
 #[derive(Debug)]
@@ -69,6 +72,11 @@ impl Holdings {
         self.catch_up();
         let held: Vec<AllocationId> = self.table.held().map(|(id, _)| id).collect();
         held.into_iter().filter(|id| !self.registered.contains_key(id)).for_each(|id| self.workers.kill(id));
+    }
+
+    /// Of all workers.
+    pub(super) fn memory_in_use(&self) -> MemoryInUse {
+        self.workers.memory_in_use()
     }
 
     /// How many workers run.

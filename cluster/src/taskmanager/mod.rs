@@ -17,19 +17,23 @@
 //! | connections to the JobManager | `link` |
 //! | artifacts from it | `download` |
 //! | the worker processes | `workers` |
+//! | how much memory each has, and what keeps it to that | `memory`, `cgroup` |
 //! | what outlives a JobManager | `holdings` |
 //! | logs, for the JobManager | `log_calls` |
 
+mod cgroup;
 mod download;
 mod holdings;
 mod link;
 mod log_calls;
+mod memory;
 mod workers;
 
 use std::{pin::pin, process, sync::Arc, thread, time::Duration};
 
 use millstream::{
     artifact::ENGINE_VERSION,
+    memory::machine_bytes,
     worker_network::{bind_address, check_configured_exposure, check_exposure},
     worker_process::WorkerSetup,
 };
@@ -54,6 +58,7 @@ use self::{
     holdings::Holdings,
     link::{Link, NoLink, is_final},
     log_calls::LogCalls,
+    memory::Memory,
     workers::WorkerEvent,
 };
 use crate::{
@@ -93,12 +98,14 @@ pub async fn run(
         artifacts: Arc::new(Artifacts::open(&configuration, &format!("taskmanager-{}", process::id()))?),
         numbers: WorkerNumbers::default(),
         logs: JobLogs::open(&configuration)?,
+        memory: Memory::of(&configuration)?,
         configuration,
     };
     // Checked now, and not when the first job comes.
     check_configured_exposure(&task_manager.configuration)?;
     let (workers, host, id) = (task_manager.numbers.clone(), host_name(), process_name());
-    let numbers = Arc::new(TaskManagerMetrics { workers, host, id });
+    let shares = task_manager.memory.numbers();
+    let numbers = Arc::new(TaskManagerMetrics { workers, shares, host, id });
     let _reporters = Reporters::start(&task_manager.configuration, numbers).await?;
     tokio::select! {
         ended = task_manager.serve_forever(&mut ready) => ended,
@@ -117,6 +124,7 @@ struct TaskManager {
     artifacts: Arc<Artifacts>,
     numbers: WorkerNumbers,
     logs: JobLogs,
+    memory: Memory,
     configuration: Configuration,
 }
 
@@ -225,8 +233,9 @@ impl TaskManager {
             slots: self.slots,
             version: ENGINE_VERSION.to_owned(),
             cpu_cores: thread::available_parallelism().map_or(0, |count| count.get() as u32),
-            physical_memory_bytes: physical_memory_bytes(),
+            physical_memory_bytes: machine_bytes().unwrap_or(0),
             held: holdings.describe(),
+            memory: Some(self.memory.describe()),
         };
         let _ = outbox.send(FromTaskManager { body: Some(from_task_manager::Body::Registration(registration)) });
         let mut calls = TaskManagersClient::new(channel)
@@ -260,6 +269,7 @@ impl TaskManager {
             artifacts: self.artifacts.clone(),
             log_calls: LogCalls::new(self.logs.clone(), outbox.clone()),
             configuration: &self.configuration,
+            memory: &self.memory,
             link: self.link.clone(),
             outbox,
             silence_max: Duration::from_millis(registered.heartbeat_timeout_millis.max(1)),
@@ -301,6 +311,7 @@ struct Session<'a> {
     artifacts: Arc<Artifacts>,
     log_calls: LogCalls,
     configuration: &'a Configuration,
+    memory: &'a Memory,
     link: Arc<Link>,
     outbox: Outbox,
     silence_max: Duration,
@@ -330,7 +341,7 @@ impl Session<'_> {
                 event = self.holdings.next_event() => if let Some(event) = event {
                     self.on_event(event);
                 },
-                _ = beats.tick() => self.say(from_task_manager::Body::Heartbeat(v1::Heartbeat {})),
+                _ = beats.tick() => self.beat(),
             }
         }
     }
@@ -338,6 +349,13 @@ impl Session<'_> {
     fn say(&self, body: from_task_manager::Body) {
         // A JobManager that is gone is noticed by what comes from it, or does not.
         let _ = self.outbox.send(FromTaskManager { body: Some(body) });
+    }
+
+    /// Shows that this process lives, and what its workers use.
+    fn beat(&self) {
+        let used = self.holdings.memory_in_use();
+        let memory = v1::MemoryInUse { managed_bytes: used.managed, network_bytes: used.network };
+        self.say(from_task_manager::Body::Heartbeat(v1::Heartbeat { memory: Some(memory) }));
     }
 
     fn on_message(&mut self, body: to_task_manager::Body) -> Result<(), String> {
@@ -392,7 +410,9 @@ impl Session<'_> {
         tracing::info!(%job, worker = setup.worker.0, slots = request.slots, "a job gets slots");
         let (artifacts, link, sha256) = (self.artifacts.clone(), self.link.clone(), request.sha256);
         let artifact = async move { download::artifact(&artifacts, &link, &sha256).await };
-        self.holdings.workers.start(id, job, setup, artifact);
+        let limit = self.memory.limit(id, request.slots);
+        setup.memory = self.memory.of_worker(&limit);
+        self.holdings.workers.start(id, job, setup, limit, artifact);
         Ok(())
     }
 
@@ -419,13 +439,6 @@ impl Session<'_> {
         let freed = v1::SlotsFreed { allocation_id: id.to_string(), why, operator };
         self.say(from_task_manager::Body::Freed(freed));
     }
-}
-
-/// Of the machine; 0 if it is not known.
-pub(crate) fn physical_memory_bytes() -> u64 {
-    let text = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
-    let kib = text.lines().find_map(|line| line.strip_prefix("MemTotal:")?.trim().strip_suffix(" kB")?.parse().ok());
-    kib.map_or(0, |kib: u64| kib << 10)
 }
 
 /// What people know this process by.

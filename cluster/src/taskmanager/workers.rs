@@ -22,13 +22,14 @@ use millstream_model::{
 use millstream_providers::process::{Output, WorkerProcess};
 use tokio::sync::mpsc::UnboundedSender;
 
+use super::memory::WorkerLimit;
 use crate::{
     LARGEST_MESSAGE,
     logs::{
         capture::WorkerOutput,
         store::{JobFile, JobLogs},
     },
-    metrics::WorkerNumbers,
+    metrics::{MemoryInUse, WorkerNumbers},
 };
 
 /// With room for what else is in its message.
@@ -63,12 +64,18 @@ impl Workers {
         Workers { events, numbers, lines: BTreeMap::new(), logs, levels: BTreeMap::new() }
     }
 
+    /// Of all of them.
+    pub(super) fn memory_in_use(&self) -> MemoryInUse {
+        self.numbers.memory_in_use()
+    }
+
     /// Starts a worker once its artifact is there. Lines for it wait until then.
     pub(super) fn start(
         &mut self,
         allocation: AllocationId,
         job: JobId,
         mut setup: WorkerSetup,
+        limit: WorkerLimit,
         artifact: impl Future<Output = Result<PathBuf, String>> + Send + 'static,
     ) {
         let (sender, lines) = unbounded();
@@ -83,7 +90,7 @@ impl Workers {
             };
             let (own, file) = (events.clone(), logs.file(job));
             let keep = move || {
-                let keeper = Keeper { allocation, job, events: own, file, numbers: numbers.clone() };
+                let keeper = Keeper { allocation, job, events: own, file, numbers: numbers.clone(), limit };
                 keeper.keep(&path, &setup, &lines);
                 numbers.on_ended(allocation);
             };
@@ -153,25 +160,30 @@ struct Keeper {
     /// Of what its job prints and logs.
     file: JobFile,
     numbers: WorkerNumbers,
+    limit: WorkerLimit,
 }
 
 impl Keeper {
     /// Starts the worker's process and passes lines on to it, until there can be no more of them: then it is killed.
     fn keep(self, artifact: &std::path::Path, setup: &WorkerSetup, lines: &Receiver<String>) {
-        let Keeper { allocation, job, events, file, numbers } = self;
+        let Keeper { allocation, job, events, file, numbers, limit } = self;
+        let limit = Arc::new(limit);
         let worker = setup.worker;
         let output = Arc::new(WorkerOutput::new(worker, file));
         let written = output.clone();
         // Before it can say anything.
         numbers.on_starting(allocation, job, worker);
-        let (reports, told) = (events.clone(), numbers.clone());
+        let (reports, told, limited) = (events.clone(), numbers.clone(), limit.clone());
         let pass_on = move |message: FromWorker| {
+            let name = told.job_name(allocation);
             if !told.on_report(allocation, &message) {
                 return;
             }
             let event = match message {
                 FromWorker { report: Report::WorkerFailed { failure }, .. } => {
-                    let why = format!("{}{}", failure.message, written.last_words());
+                    let out_of_memory = limited.out_of_memory((&name, job), worker, written.allocation_failed());
+                    let why = out_of_memory.map_or(String::new(), |why| format!("{why}. "));
+                    let why = format!("{why}{}{}", failure.message, written.last_words());
                     WorkerEvent::Ended { allocation, why, operator: written.crashed() }
                 }
                 message => as_line(allocation, &message),
@@ -180,7 +192,10 @@ impl Keeper {
             let _ = reports.send(event);
         };
         let capture = Output::Captured(Arc::new(move |stream, piece: &[u8]| output.take(stream, piece)));
-        let process = match WorkerProcess::start(artifact, worker, &setup.to_line(), capture, pass_on) {
+        let (line, environment) = (setup.to_line(), limit.environment());
+        let place = |process| limit.place(process);
+        let started = WorkerProcess::start_placed(artifact, worker, &line, capture, pass_on, environment, place);
+        let process = match started {
             Ok(process) => process,
             Err(error) => {
                 let cause = std::error::Error::source(&error).map(ToString::to_string).unwrap_or_default();

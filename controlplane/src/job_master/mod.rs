@@ -333,7 +333,10 @@ impl JobMaster {
     fn on_report(&mut self, worker: WorkerId, report: Report, now: Moment) {
         match report {
             // What it offers is known from its link; names are in the graph; and functions speak to those who watch.
-            Report::Registered { .. } | Report::Deployed { .. } | Report::OperatorMetrics { .. } => {}
+            Report::Registered { .. }
+            | Report::Deployed { .. }
+            | Report::OperatorMetrics { .. }
+            | Report::Memory { .. } => {}
             Report::Status { tasks } => {
                 if let Phase::Adopting(adoption) = &mut self.phase {
                     let verdict = adoption.on_status(worker, &tasks);

@@ -63,6 +63,16 @@ words! {
         Syscall = "syscall",
     }
 
+    /// What keeps a worker process to the memory of its slots.
+    MemoryLimit {
+        /// A cgroup if the TaskManager may make one, else a limit of the process.
+        Auto = "auto",
+        /// A limit of what the process may allocate: `RLIMIT_DATA`.
+        Rlimit = "rlimit",
+        /// Nothing.
+        None = "none",
+    }
+
     /// Who is told the numbers of a cluster.
     MetricReporterKind {
         /// Prometheus, which asks for them.

@@ -254,6 +254,10 @@ impl Granter {
         self.pool
     }
 
+    pub fn channels(&self) -> usize {
+        self.accounts.len()
+    }
+
     /// What is promised and not freed.
     pub fn outstanding(&self) -> u64 {
         self.outstanding

@@ -19,7 +19,7 @@ use millstream::{
         state::ExecutionState,
         time::{EventTime, Watermark},
     },
-    worker_process::WorkerSetup,
+    worker_process::{WorkerMemory, WorkerSetup},
 };
 use millstream_api::{
     frame::{self, Control},
@@ -332,9 +332,22 @@ fn worker_setups() -> Named {
         idle_timeout: Duration::from_secs(10),
         io: NetworkIo::Auto,
     };
-    let alone = WorkerSetup { worker: WorkerId(0), slots: 2, network: None, log: WorkerLog::default() }.to_line();
-    let full =
-        WorkerSetup { worker: WorkerId(3), slots: 2, network: Some(network), log: WorkerLog::default() }.to_line();
+    let alone = WorkerSetup {
+        worker: WorkerId(0),
+        slots: 2,
+        network: None,
+        log: WorkerLog::default(),
+        memory: WorkerMemory::default(),
+    }
+    .to_line();
+    let full = WorkerSetup {
+        worker: WorkerId(3),
+        slots: 2,
+        network: Some(network),
+        log: WorkerLog::default(),
+        memory: WorkerMemory::default(),
+    }
+    .to_line();
     let changed = |from: &str, to: &str| {
         assert!(full.contains(from), "{full} has no {from}");
         full.replace(from, to).into_bytes()

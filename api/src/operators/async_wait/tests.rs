@@ -22,7 +22,7 @@ use crate::{
     metrics::MetricRegistry,
     push::{AnyPush, Push},
     signal::Barrier,
-    state::{Section, Snapshot},
+    state::{Section, Snapshot, account::SlotAccount},
 };
 
 /// Keeps what is spawned.
@@ -96,6 +96,7 @@ impl Rig {
             services: services.clone(),
             accumulators: Accumulators::default(),
             metrics: MetricRegistry::default(),
+            slot: Arc::new(SlotAccount::unlimited()),
             restored,
         });
         let conf = encode_conf(&(settings, ()));

@@ -3,7 +3,12 @@
 use std::time::Duration;
 
 use super::{
-    super::{affinity::Affinity, key::Key, memory_size::MemorySize, words::NetworkIo},
+    super::{
+        affinity::Affinity,
+        key::Key,
+        memory_size::MemorySize,
+        words::{MemoryLimit, NetworkIo},
+    },
     Group,
 };
 
@@ -29,17 +34,41 @@ group! {
     /// kernel has no io_uring or forbids it, all are the same.
     NETWORK_IO: NetworkIo = Key::new("taskmanager.network.io", "auto").ours();
 
-    /// The memory of a TaskManager with all its workers. Without a value it is not limited as a whole.
+    /// The memory of a TaskManager with all its workers. Without it, and without `taskmanager.memory.flink.size`, it is what
+    /// the machine has, or the TaskManager's cgroup if that is less; where several TaskManagers share a machine, each needs
+    /// a value.
     PROCESS_MEMORY: Option<MemorySize> = Key::optional("taskmanager.memory.process.size").at_least("64 mb");
 
-    /// The part of the memory that is for state, shared equally by the slots.
+    /// The memory of the slots, each of which has an equal part of it: a worker may take up as much as its slots have. With
+    /// a value, `taskmanager.memory.process.size` is only a number to compare with.
+    FLINK_MEMORY: Option<MemorySize> = Key::optional("taskmanager.memory.flink.size").at_least("16 mb");
+
+    /// The part of `taskmanager.memory.process.size` that belongs to no slot: the TaskManager's own process. No JVM is here;
+    /// the name is Flink's.
+    OVERHEAD_MEMORY_FRACTION: f64 = Key::new("taskmanager.memory.jvm-overhead.fraction", "0.1")
+        .at_least("0")
+        .at_most("0.9");
+
+    /// The least that belongs to no slot. Flink's default is 192 MB, of which a JVM needs the most.
+    OVERHEAD_MEMORY_MIN: MemorySize = Key::new("taskmanager.memory.jvm-overhead.min", "64 mb");
+
+    /// The most that belongs to no slot.
+    OVERHEAD_MEMORY_MAX: MemorySize = Key::new("taskmanager.memory.jvm-overhead.max", "1 gb");
+
+    /// The part of the slots' memory that is for keyed state, shared equally by the slots. Flink has state in its heap, and
+    /// uses managed memory for RocksDB.
     MANAGED_MEMORY_FRACTION: f64 = Key::new("taskmanager.memory.managed.fraction", "0.4").at_least("0").at_most("1");
 
-    /// The memory for state. With a value, the fraction is not used.
+    /// The memory for keyed state. With a value, the fraction is not used. A job whose state needs more in a slot than the
+    /// slot's part of it fails.
     MANAGED_MEMORY: Option<MemorySize> = Key::optional("taskmanager.memory.managed.size")
         .aliases(&["taskmanager.memory.size"]);
 
-    /// The part of the memory that is for buffers between tasks, shared equally by the slots.
+    /// What keeps a worker process to the memory of its slots: `auto` is a cgroup of version 2 if the TaskManager may make
+    /// one, else `rlimit`, which limits what the process may allocate; `none` leaves it to the system.
+    MEMORY_LIMIT: MemoryLimit = Key::new("taskmanager.memory.limit", "auto").ours();
+
+    /// The part of the slots' memory that is for buffers between tasks, shared equally by the slots.
     NETWORK_MEMORY_FRACTION: f64 = Key::new("taskmanager.memory.network.fraction", "0.1")
         .aliases(&["taskmanager.network.memory.fraction"])
         .at_least("0")
