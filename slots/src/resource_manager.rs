@@ -261,6 +261,19 @@ impl ResourceManager {
         requests
     }
 
+    /// Gives up workers of jobs that miss slots which are only to be had of the same TaskManagers: they are to be ended, and
+    /// their jobs are to hear that they are lost. To be asked for when [`ResourceManager::allocate`] has given what it can.
+    pub fn retire(&mut self) -> Vec<(AllocationId, Worker)> {
+        let retired = self.slots.retire();
+        let known = retired.into_iter().filter_map(|(_, id)| {
+            // Of one that was told to end already nobody has to hear.
+            let worker = self.workers.remove(&id)?;
+            self.by_job.remove(&(worker.job, id));
+            Some((id, worker))
+        });
+        known.collect()
+    }
+
     /// What each job still misses.
     pub fn missing(&self) -> impl Iterator<Item = (JobId, u32)> {
         self.slots.missing()
@@ -351,6 +364,42 @@ mod tests {
         assert_eq!(manager.on_freed(HERE, first.id), None, "nobody is to be told");
         assert!(manager.allocate(|| AllocationId(2)).is_empty());
         assert_eq!(manager.task_managers().next().unwrap().1.free, 2);
+    }
+
+    #[test]
+    fn a_job_that_can_only_have_more_where_it_has_a_worker_gets_one_for_all() {
+        let mut manager = ResourceManager::new(Spread::Pack);
+        manager.on_registered(HERE, 1);
+        manager.on_registered(TaskManagerId(2), 1);
+        manager.submit(JOB, 2);
+        let mut ids = 0;
+        let mut new_id = || {
+            ids += 1;
+            AllocationId(ids)
+        };
+        let first = manager.allocate(&mut new_id);
+        first.iter().for_each(|request| drop(manager.on_ready(request.task_manager, request.id, request.worker)));
+        // A TaskManager with room for both comes, and one that has one of its slots goes.
+        manager.on_registered(TaskManagerId(3), 1);
+        assert_eq!(manager.on_gone(TaskManagerId(2)).len(), 1);
+        let third = manager.allocate(&mut new_id);
+        assert_eq!((third[0].task_manager, third[0].worker), (TaskManagerId(3), WorkerId(2)));
+        assert!(manager.retire().is_empty());
+        manager.on_gone(TaskManagerId(3));
+        manager.on_gone(HERE);
+        manager.on_registered(TaskManagerId(4), 2);
+        manager.slots.require(JOB, 1);
+        let alone = manager.allocate(&mut new_id);
+        manager.require_again(JOB);
+        assert!(manager.allocate(&mut new_id).is_empty());
+        let retired = manager.retire();
+        assert_eq!(
+            retired.iter().map(|(id, worker)| (*id, worker.worker)).collect::<Vec<_>>(),
+            [(alone[0].id, WorkerId(3))]
+        );
+        assert_eq!(manager.on_freed(TaskManagerId(4), alone[0].id), None, "its job has heard of it");
+        let both = manager.allocate(&mut new_id);
+        assert_eq!((both[0].allocation.slots, both[0].worker), (2, WorkerId(4)));
     }
 
     /// A job of two slots that was taken up, and a TaskManager that holds both for its worker 4.

@@ -11,7 +11,12 @@
 //! yet keeps no other from what is free. The TaskManager is the source of truth about what it holds; what is asked of it is
 //! counted as held from then on, until it says otherwise.
 //!
-//! **Invariant:** a slot belongs to at most one job, and what is held of a TaskManager never exceeds its slots.
+//! What a job holds of a TaskManager is one allocation, which never changes: its worker has the memory of so many slots for
+//! its life. Where a job misses some and only TaskManagers that it has a worker of have them, that worker is given up
+//! ([`SlotManager::retire`]), and when it has gone, its slots are asked for anew, together with the others.
+//!
+//! **Invariant:** a slot belongs to at most one job, what is held of a TaskManager never exceeds its slots, and a job is
+//! never given slots of one that it holds some of.
 
 use std::collections::BTreeMap;
 
@@ -51,6 +56,17 @@ struct Slots {
     held: BTreeMap<AllocationId, Allocation>,
 }
 
+impl Slots {
+    /// What a job holds of them.
+    fn held_by(&self, job: JobId) -> impl Iterator<Item = AllocationId> {
+        self.held.iter().filter(move |(_, held)| held.job == job).map(|(id, _)| *id)
+    }
+
+    fn are_held_by(&self, job: JobId) -> bool {
+        self.held_by(job).next().is_some()
+    }
+}
+
 /// How many slots a TaskManager has.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct SlotCount {
@@ -69,6 +85,8 @@ pub struct SlotManager {
     held_by: BTreeMap<JobId, u32>,
     /// How many slots each job needs, in the order in which jobs came.
     required: Vec<(JobId, u32)>,
+    /// Held, and given up: their jobs get nothing until they are free.
+    retiring: BTreeMap<AllocationId, JobId>,
 }
 
 impl SlotManager {
@@ -106,6 +124,7 @@ impl SlotManager {
         let Some(gone) = self.task_managers.remove(&task_manager) else { return Vec::new() };
         self.free -= u64::from(gone.free);
         gone.held.values().for_each(|lost| self.on_lost(*lost));
+        self.retiring.retain(|id, _| !gone.held.contains_key(id));
         gone.held.into_iter().collect()
     }
 
@@ -115,6 +134,7 @@ impl SlotManager {
         let freed = slots.held.remove(&id)?;
         slots.free += freed.slots;
         self.free += u64::from(freed.slots);
+        self.retiring.remove(&id);
         self.on_lost(freed);
         Some(freed)
     }
@@ -143,10 +163,10 @@ impl SlotManager {
         let mut requests = Vec::new();
         for (job, required) in self.required.clone() {
             let missing = required.saturating_sub(self.held_by(job));
-            if missing == 0 || u64::from(missing) > self.free {
+            if missing == 0 || u64::from(missing) > self.free || self.is_retiring(job) {
                 continue;
             }
-            for (task_manager, slots) in self.choose(missing) {
+            for (task_manager, slots) in self.choose(job, missing) {
                 let (id, allocation) = (new_id(), Allocation { job, slots });
                 let of = self.task_managers.get_mut(&task_manager).expect("it was chosen from those");
                 let before = of.held.insert(id, allocation);
@@ -160,10 +180,47 @@ impl SlotManager {
         requests
     }
 
-    /// How many slots of which TaskManagers make up `missing`; there are so many.
-    fn choose(&self, missing: u32) -> Vec<(TaskManagerId, u32)> {
-        let mut free: Vec<(TaskManagerId, SlotCount)> =
-            self.task_managers().filter(|(_, count)| count.free > 0).collect();
+    /// Gives up what jobs hold of TaskManagers that have more slots for them, where there are not enough elsewhere: the
+    /// workers that are returned are to be ended. To be asked for when [`SlotManager::allocate`] has given what it can.
+    pub fn retire(&mut self) -> Vec<(TaskManagerId, AllocationId)> {
+        let mut retired = Vec::new();
+        for (job, required) in self.required.clone() {
+            let missing = required.saturating_sub(self.held_by(job));
+            if missing == 0 || u64::from(missing) > self.free || self.is_retiring(job) {
+                continue;
+            }
+            let (mut own, elsewhere): (Vec<_>, Vec<_>) =
+                self.task_managers.iter().filter(|(_, slots)| slots.free > 0).partition(|(_, of)| of.are_held_by(job));
+            let elsewhere: u64 = elsewhere.iter().map(|(_, slots)| u64::from(slots.free)).sum();
+            let mut wanted = u64::from(missing).saturating_sub(elsewhere);
+            // As few workers as possible.
+            own.sort_by_key(|(_, slots)| std::cmp::Reverse(slots.free));
+            for (task_manager, slots) in own {
+                if wanted == 0 {
+                    break;
+                }
+                wanted = wanted.saturating_sub(slots.free.into());
+                self.retiring.extend(slots.held_by(job).map(|id| (id, job)));
+                retired.extend(slots.held_by(job).map(|id| (*task_manager, id)));
+            }
+        }
+        retired
+    }
+
+    /// Whether a job waits for slots that it has given up.
+    fn is_retiring(&self, job: JobId) -> bool {
+        self.retiring.values().any(|of| *of == job)
+    }
+
+    /// How many slots of which TaskManagers make up `missing`, of those that a job holds nothing of; nothing, if they have not
+    /// so many.
+    fn choose(&self, job: JobId, missing: u32) -> Vec<(TaskManagerId, u32)> {
+        let usable = self.task_managers.iter().filter(|(_, slots)| slots.free > 0 && !slots.are_held_by(job));
+        let count = |slots: &Slots| SlotCount { total: slots.total, free: slots.free };
+        let mut free: Vec<(TaskManagerId, SlotCount)> = usable.map(|(id, slots)| (*id, count(slots))).collect();
+        if free.iter().map(|(_, count)| u64::from(count.free)).sum::<u64>() < missing.into() {
+            return Vec::new();
+        }
         let mut chosen = BTreeMap::<TaskManagerId, u32>::new();
         match self.spread {
             Spread::Pack => {
@@ -304,6 +361,32 @@ mod tests {
     }
 
     #[test]
+    fn a_job_that_has_lost_slots_gets_those_of_others_first_and_else_gives_up_its_worker_for_all_together() {
+        let mut manager = manager(Spread::Pack, &[3, 1]);
+        let mut ids = ids();
+        manager.require(B, 2);
+        assert_eq!(given(&manager.allocate(&mut ids)), [(0, 0xb, 2)]);
+        manager.require(A, 2);
+        let of_a = manager.allocate(&mut ids);
+        assert_eq!(given(&of_a), [(0, 0xa, 1), (1, 0xa, 1)]);
+        // One of its workers is gone, and comes back: the same TaskManager has its slot.
+        manager.on_freed(of_a[1].task_manager, of_a[1].id);
+        assert!(manager.retire().is_empty(), "there is a slot elsewhere");
+        let again = manager.allocate(&mut ids);
+        assert_eq!(given(&again), [(1, 0xa, 1)]);
+        // The TaskManager is gone, and there are slots where A has its other worker.
+        manager.on_gone(TaskManagerId(1));
+        manager.on_freed(TaskManagerId(0), AllocationId(1));
+        manager.require(B, 0);
+        assert_eq!(given(&manager.allocate(&mut ids)), [], "that would be a second worker");
+        assert_eq!(manager.retire(), [(TaskManagerId(0), of_a[0].id)]);
+        assert_eq!(given(&manager.allocate(&mut ids)), [], "the first is still there");
+        assert!(manager.retire().is_empty(), "it was told so once");
+        manager.on_freed(TaskManagerId(0), of_a[0].id);
+        assert_eq!(given(&manager.allocate(&mut ids)), [(0, 0xa, 2)]);
+    }
+
+    #[test]
     fn a_job_that_needs_nothing_any_more_gets_nothing() {
         let mut manager = manager(Spread::Pack, &[2]);
         manager.require(A, 2);
@@ -326,6 +409,7 @@ mod tests {
             let mut there: Vec<(TaskManagerId, u32)> = Vec::new();
             let mut held: Vec<SlotRequest> = Vec::new();
             let mut seen = HashSet::new();
+            let mut retiring: Vec<SlotRequest> = Vec::new();
             for step in 0..400_u128 {
                 match random(5) {
                     0 => {
@@ -355,8 +439,24 @@ mod tests {
                             assert!(got == 0 || got == missing, "seed {seed}: {got} of {missing}");
                         }
                         held.extend(requests);
+                        for (task_manager, id) in manager.retire() {
+                            let of = held.iter().position(|known| known.task_manager == task_manager && known.id == id);
+                            let of = of.unwrap_or_else(|| panic!("seed {seed}: what is given up is not held"));
+                            retiring.push(held[of]);
+                        }
+                        // Some take longer to end than others.
+                        while !retiring.is_empty() && random(3) > 0 {
+                            let ended = retiring.swap_remove(random(retiring.len() as u64) as usize);
+                            if held.contains(&ended) {
+                                held.retain(|request| *request != ended);
+                                manager.on_freed(ended.task_manager, ended.id);
+                            }
+                        }
                     }
                 }
+                let pairs = held.iter().map(|request| (request.task_manager, request.allocation.job));
+                let distinct: HashSet<_> = pairs.collect();
+                assert_eq!(distinct.len(), held.len(), "seed {seed}: a job has two workers of one TaskManager");
                 for (id, slots) in &there {
                     let used = held.iter().filter(|request| request.task_manager == *id);
                     let used: u32 = used.map(|request| request.allocation.slots).sum();
@@ -364,6 +464,21 @@ mod tests {
                     let expected = SlotCount { total: *slots, free: slots - used };
                     assert_eq!(count, Some(expected), "seed {seed}");
                 }
+            }
+            // When all that was given up has ended, whoever can have all that he misses has it, but for those before him.
+            for _ in 0..10 {
+                for ended in std::mem::take(&mut retiring) {
+                    manager.on_freed(ended.task_manager, ended.id);
+                    held.retain(|request| *request != ended);
+                }
+                held.extend(manager.allocate(&mut ids));
+                let retired = manager.retire();
+                retiring.extend(held.iter().filter(|request| retired.contains(&(request.task_manager, request.id))));
+            }
+            assert!(retiring.is_empty(), "seed {seed}: workers are given up without end");
+            let free: u64 = manager.task_managers().map(|(_, count)| u64::from(count.free)).sum();
+            for (job, missing) in manager.missing() {
+                assert!(u64::from(missing) > free, "seed {seed}: job {job} misses {missing}, and {free} are free");
             }
         }
     }

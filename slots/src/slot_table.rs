@@ -1,5 +1,7 @@
 //! A TaskManager's slots, and which jobs hold them: Flink's `TaskSlotTable`. It is the truth; what the ResourceManager
 //! knows follows it.
+//!
+//! **Invariant:** a job holds at most one allocation, for an allocation is a worker process, and a job has one here.
 
 use std::collections::BTreeMap;
 
@@ -30,6 +32,8 @@ pub enum RequestRefused {
     TooFewSlots { asked: u32, free: u32, total: u32 },
     #[error("no slots were asked for")]
     NoSlots,
+    #[error("job {job} has slots here already, and a worker that has them: allocation {id}")]
+    HasWorker { job: millstream_model::id::JobId, id: AllocationId },
     #[error("allocation {id} is of job {holder} with {slots} slots")]
     OfAnother { id: AllocationId, holder: millstream_model::id::JobId, slots: u32 },
 }
@@ -60,6 +64,9 @@ impl SlotTable {
         }
         if allocation.slots == 0 {
             return Err(RequestRefused::NoSlots);
+        }
+        if let Some((id, held)) = self.held().find(|(_, held)| held.job == allocation.job) {
+            return Err(RequestRefused::HasWorker { job: held.job, id });
         }
         let free = self.free();
         if allocation.slots > free {
@@ -109,6 +116,16 @@ mod tests {
         table.request(AllocationId(1), of(1, 2)).unwrap();
         let refused = table.request(AllocationId(1), of(2, 2));
         assert_eq!(refused, Err(RequestRefused::OfAnother { id: AllocationId(1), holder: JobId(1), slots: 2 }));
+    }
+
+    #[test]
+    fn a_job_gets_no_second_worker_until_its_first_has_gone() {
+        let mut table = SlotTable::new(3);
+        table.request(AllocationId(1), of(1, 1)).unwrap();
+        let refused = table.request(AllocationId(2), of(1, 1));
+        assert_eq!(refused, Err(RequestRefused::HasWorker { job: JobId(1), id: AllocationId(1) }));
+        table.free_up(AllocationId(1));
+        assert_eq!(table.request(AllocationId(2), of(1, 2)), Ok(Accepted::New));
     }
 
     #[test]

@@ -105,10 +105,9 @@ fn killed_workers_and_taskmanagers_cost_no_record() {
     wait_for_a_checkpoint();
     // The TaskManager of a worker that runs: its parent.
     let worker = *cluster.workers().iter().rfind(|worker| !has_ended(**worker)).unwrap();
-    let stat = fs::read_to_string(format!("/proc/{worker}/stat")).unwrap();
-    let parent: u32 = stat.rsplit(") ").next().unwrap().split(' ').nth(1).unwrap().parse().unwrap();
-    assert!(cluster.processes("taskmanager").contains(&parent));
-    signal("KILL", parent);
+    let its_parent = parent(worker);
+    assert!(cluster.processes("taskmanager").contains(&its_parent));
+    signal("KILL", its_parent);
     let output = client.wait_with_output().unwrap();
     assert!(output.status.success(), "{}\n{}", out(&output), err(&output));
     assert!(has_ended(worker), "a worker outlives its TaskManager");
@@ -116,6 +115,30 @@ fn killed_workers_and_taskmanagers_cost_no_record() {
     let restarts: u32 = out(&output).split(" and ").nth(1).unwrap().split(' ').next().unwrap().parse().unwrap();
     assert!(restarts >= 2, "{}", out(&output));
     assert!(cluster.log("jobmanager").contains("killed by signal 9"));
+}
+
+/// The process that has started another one.
+fn parent(process: u32) -> u32 {
+    let stat = fs::read_to_string(format!("/proc/{process}/stat")).unwrap();
+    stat.rsplit(") ").next().unwrap().split(' ').nth(1).unwrap().parse().unwrap()
+}
+
+#[test]
+fn a_job_that_finds_slots_only_where_it_has_a_worker_gets_one_worker_for_all_of_them() {
+    let cluster = StandaloneCluster::start(2, 2, &["cluster.evenly-spread-out-slots: true"]);
+    let root = tempfile::tempdir().unwrap();
+    let folder = JobFolder::new(root.path());
+    let totals = add_text(&folder, 200_000);
+    let client = spawned(&cluster, &word_count(&folder, 2, &[]));
+    wait_until("a checkpoint", || folder.newest_checkpoint() > 0);
+    let [lost, left] = cluster.workers()[..] else { panic!("a worker of each TaskManager: {:?}", cluster.workers()) };
+    assert_ne!(parent(lost), parent(left));
+    signal("KILL", parent(lost));
+    let output = client.wait_with_output().unwrap();
+    assert!(output.status.success(), "{}\n{}", out(&output), err(&output));
+    assert_eq!(deviation(&visible(&folder.output()), &totals), None);
+    assert_eq!(cluster.workers().len(), 3, "one in place of both");
+    assert!(cluster.log("taskmanager").contains("slots=2"), "{}", cluster.log("taskmanager"));
 }
 
 #[test]

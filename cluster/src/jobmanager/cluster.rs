@@ -650,6 +650,13 @@ impl State {
             };
             self.send(task_manager, Body::Request(request));
         }
+        for (id, worker) in self.resources.retire() {
+            let Worker { job, worker, task_manager, slots, .. } = worker;
+            tracing::info!(%job, worker = worker.0, slots, "a worker is ended, for its job gets more slots of its TaskManager");
+            self.end_worker(task_manager, id);
+            let failure = Failure::new("it was ended, since its job gets one with more slots of its TaskManager");
+            self.tell_lost(LostWorker { job, worker, pause: None }, failure);
+        }
         for (job, missing) in self.resources.missing() {
             tracing::info!(%job, missing, "a job waits for slots");
         }

@@ -332,6 +332,13 @@ impl JobManager {
             AllocationId(*new_id)
         });
         messages.extend(requests.into_iter().map(|request| (request.task_manager, ToTaskManager::Request(request))));
+        let retired = self.slots().resources.retire();
+        for (id, worker) in retired {
+            self.slots().doomed.insert(id, (worker.task_manager, worker.slots));
+            messages.push((worker.task_manager, ToTaskManager::Release(id, true)));
+            let lost = LostWorker { job: worker.job, worker: worker.worker, pause: None };
+            self.tell_lost(lost, "its job gets one with more slots");
+        }
         for (id, master) in &mut self.masters {
             if master.turn_at.is_none() && !(master.reports.is_empty() && master.joining.is_empty()) {
                 // Threads are not always at once on a processor.

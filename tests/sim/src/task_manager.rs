@@ -1,10 +1,10 @@
 //! A simulated TaskManager: the real slot table, and workers.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use millstream_controlplane::clock::Moment;
 use millstream_model::{
-    id::{AllocationId, LeaderEpoch, TaskManagerId},
+    id::{AllocationId, JobId, LeaderEpoch, TaskManagerId},
     message::{FromWorker, Report},
 };
 use millstream_slots::{Allocation, SlotTable};
@@ -125,6 +125,10 @@ impl Host {
         let held: Vec<(AllocationId, Allocation)> = self.table.held().collect();
         if held.iter().map(|(_, held)| held.slots).sum::<u32>() > self.table.total() {
             return Err(format!("more slots are held than there are: {held:?}"));
+        }
+        let jobs: BTreeSet<JobId> = held.iter().map(|(_, held)| held.job).collect();
+        if jobs.len() < held.len() {
+            return Err(format!("a job has more than one worker: {held:?}"));
         }
         for (id, running) in &self.workers {
             let job = running.worker.job().id;
