@@ -378,7 +378,9 @@ mod tests {
             AllocationId(ids)
         };
         let first = manager.allocate(&mut new_id);
-        first.iter().for_each(|request| drop(manager.on_ready(request.task_manager, request.id, request.worker)));
+        for request in &first {
+            manager.on_ready(request.task_manager, request.id, request.worker).unwrap();
+        }
         // A TaskManager with room for both comes, and one that has one of its slots goes.
         manager.on_registered(TaskManagerId(3), 1);
         assert_eq!(manager.on_gone(TaskManagerId(2)).len(), 1);
