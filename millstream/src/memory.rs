@@ -47,12 +47,16 @@ mod tests {
 
     #[test]
     fn the_limits_of_a_process_are_those_of_its_cgroups_and_of_all_around_them() {
-        let of = |cgroups| limit_files(cgroups, Path::new("/root"));
+        let of = |cgroups| limit_files(cgroups, Path::new("/mount"));
         let paths = |list: &[&str]| list.iter().map(PathBuf::from).collect::<Vec<_>>();
-        assert_eq!(of("0::/a/b\n"), paths(&["/root/a/b/memory.max", "/root/a/memory.max", "/root/memory.max"]));
+        assert_eq!(of("0::/a/b\n"), paths(&["/mount/a/b/memory.max", "/mount/a/memory.max", "/mount/memory.max"]));
         assert_eq!(
             of("9:name=systemd:/x\n4:memory:/a\n0::/\n"),
-            paths(&["/root/memory/a/memory.limit_in_bytes", "/root/memory/memory.limit_in_bytes", "/root/memory.max"])
+            paths(&[
+                "/mount/memory/a/memory.limit_in_bytes",
+                "/mount/memory/memory.limit_in_bytes",
+                "/mount/memory.max"
+            ])
         );
         assert_eq!(of("nonsense\n"), paths(&[]));
     }
