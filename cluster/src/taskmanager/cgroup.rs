@@ -56,8 +56,9 @@ impl CgroupTree {
             }
             _ => {}
         }
-        write(&leaf.join("cgroup.procs"), &own.to_string())?;
-        if let Err(why) = write(&root.join("cgroup.subtree_control"), "+memory") {
+        let moved = write(&leaf.join("cgroup.procs"), &own.to_string());
+        let shared_out = moved.and_then(|()| write(&root.join("cgroup.subtree_control"), "+memory"));
+        if let Err(why) = shared_out {
             // As it was before.
             let _ = write(&root.join("cgroup.procs"), &own.to_string());
             let _ = fs::remove_dir(&leaf);
@@ -160,6 +161,7 @@ mod tests {
         // The files of a cgroup that is made come from the kernel, and none is here.
         let root = folder("memory\n", "7\n");
         assert!(below(&root).contains("taskmanager/cgroup.procs"));
+        assert!(!root.path().join("taskmanager").exists());
     }
 
     #[test]
