@@ -98,7 +98,14 @@ impl HostedCluster {
             let worker = WorkerId(host.into());
             let mut setup = network.setup(worker)?;
             setup.bind = SocketAddr::new(self.hosts.address(host), 0);
-            let setup = WorkerSetup { worker, slots, network: Some(setup), log: WorkerLog::default() }.to_line();
+            let setup = WorkerSetup {
+                worker,
+                slots,
+                network: Some(setup),
+                log: WorkerLog::default(),
+                memory: Default::default(),
+            }
+            .to_line();
             let (registered, registration) = unbounded();
             let reports = sender.clone();
             let pass_on = move |message: FromWorker| {
