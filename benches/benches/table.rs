@@ -21,7 +21,7 @@ fn keys() -> impl Iterator<Item = u64> {
 
 fn upsert(table: &mut Table<u64, u64>, key: u64) -> u64 {
     table.upsert(
-        <u64 as Key>::hash(key),
+        <u64 as Key>::key_hash(key),
         key,
         || 0,
         |value| {

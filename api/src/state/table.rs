@@ -384,7 +384,7 @@ mod tests {
         };
         for _ in 0..20_000 {
             let key = format!("key number {}", random(500));
-            let hash = <String as Key>::hash(&key);
+            let hash = <String as Key>::key_hash(&key);
             match random(10) {
                 0 => drop(table.remove(hash, &key)),
                 1 => table.change(hash, &key, |list| list.into_iter().for_each(|list| drop(list.pop()))),

@@ -170,7 +170,7 @@ mod tests {
         }
         assert_eq!(fired, [(10, "a".to_owned()), (20, "b".to_owned())]);
         assert_eq!(timers.earliest(), Some(25));
-        timers.delete(25, <String as Key>::hash("d"), "d");
+        timers.delete(25, <String as Key>::key_hash("d"), "d");
         assert_eq!((timers.earliest(), account.used_bytes()), (None, 0));
     }
 }

@@ -363,7 +363,7 @@ fn an_announcement_for_a_channel_that_never_was_is_a_violation_and_for_a_closed_
 
 #[test]
 fn a_deployment_that_ends_takes_its_own_channels_with_it_and_those_of_older_and_newer_ones_go_on() {
-    let (mut a, mut b) = (Link::new(local(1), WorkerId(2)), Link::new(local(2), WorkerId(1)));
+    let (mut a, mut b) = (Link::new(local(1, 4), WorkerId(2)), Link::new(local(2, 4), WorkerId(1)));
     let (mut there, mut back, mut random) = (Wire::default(), Wire::default(), Random(11));
     let granter = Granter::fixed(SEGMENT as u64, &[4 * SEGMENT as u64]);
     let mut regions: Vec<_> = [3, 4, 5]
