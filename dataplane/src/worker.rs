@@ -305,6 +305,7 @@ impl Control {
             }
             Command::Finish { generation } => {
                 self.report_tasks(self.regions.get(&generation).into_iter());
+                self.report_memory_and_shuffle();
                 if let Some(region) = self.regions.get_mut(&generation) {
                     region.is_ending = true;
                 }
@@ -393,6 +394,10 @@ impl Control {
 
     fn report_metrics(&self) {
         self.report_tasks(self.regions.values());
+        self.report_memory_and_shuffle();
+    }
+
+    fn report_memory_and_shuffle(&self) {
         if !self.regions.is_empty() {
             self.reporter.send(Report::Memory { memory: self.memory.metrics() });
         }
