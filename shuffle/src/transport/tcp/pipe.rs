@@ -145,11 +145,12 @@ impl Pipe {
         if !tls.early.is_empty() {
             let taken = each(&tls.early)?;
             tls.early.drain(..taken);
-            if !tls.early.is_empty() {
+            if !tls.early.is_empty() && tls.established {
                 return Ok(false);
             }
         }
-        let mut wanted = true;
+        // A handshake goes on whether or not anybody wants what has come after it.
+        let mut wanted = tls.early.is_empty();
         loop {
             let (mut outcome, mut early) = (Ok(()), Vec::new());
             let step = tls.step(self.received.filled(), &mut VecDeque::new(), &mut |payload| {
@@ -168,7 +169,7 @@ impl Pipe {
             tls.early.append(&mut early);
             outcome?;
             match step.state.map_err(|error| tls.fail(&mut self.received, &error))? {
-                State::Again if wanted => {}
+                State::Again if wanted || !tls.established => {}
                 State::Again => return Ok(false),
                 State::Blocked => return Ok(wanted),
                 State::Ready => {
@@ -365,6 +366,33 @@ mod tests {
             far.seal().map_err(|_| ()).expect("all is well");
         }
         assert!(read == bytes);
+    }
+
+    /// A peer is slow to answer, so that it is asked by a ping whether it is there before it has taken in the greeting.
+    #[test]
+    fn what_comes_after_the_greeting_keeps_no_handshake_from_its_end() {
+        let (mut near, mut far) = ends()();
+        while !near.is_established() {
+            carry(&mut near, &mut far, usize::MAX, &mut |_| {}).expect("all is well");
+            carry(&mut far, &mut near, usize::MAX, &mut |_| {}).expect("all is well");
+        }
+        assert!(!far.is_established(), "the last part of the handshake is on its way");
+        for words in ["greeting", "ping"] {
+            near.wire().push_back(Bytes::from_static(words.as_bytes()));
+            near.seal().map_err(|_| ()).expect("all is well");
+        }
+        let records = &mut near.tls.as_mut().expect("it has TLS").records;
+        let length = records.len();
+        far.received.room(length)[..length].copy_from_slice(records.filled());
+        far.received.fill(length);
+        let mut shown = Vec::new();
+        let outcome = far.read::<TlsError>(&mut |bytes| {
+            let taken = bytes.len().min("greeting".len() - shown.len());
+            shown.extend_from_slice(&bytes[..taken]);
+            Ok(taken)
+        });
+        assert!(matches!(outcome, Ok(false)));
+        assert_eq!((&shown[..], far.is_established()), (&b"greeting"[..], true));
     }
 
     #[test]
