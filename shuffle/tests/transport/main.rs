@@ -194,7 +194,6 @@ fn listeners_at_every_kind_of_address_can_be_dialled(kind: Kind) {
 fn both_sides_know_what_the_connection_runs_over(kind: Kind) {
     let mut net = Net::pair(kind, &Options::default());
     let address = net.nodes[1].listener.address();
-    // Discovery takes a few round trips.
     net.until(|net| net.links().all(|link| !kind.is_quic() || link.transport.path().mtu > 65_000));
     let paths: Vec<_> = net.links().map(|link| link.transport.path()).collect();
     assert_eq!(paths[0].peer, address);
