@@ -1,8 +1,17 @@
-//! The control thread of a worker: obeys the JobMaster, starts and stops tasks, and reports.
+//! The control thread of a worker: obeys the JobMaster, and passes on what tasks, coordinators and peers say.
+//!
+//! | Look here for | module |
+//! |---|---|
+//! | a region that runs: its barriers, and the events of coordinators | `region` |
+//! | how a deployment becomes one | `deploy` |
+//! | what the JobMaster is told without being told to do anything | `reports` |
+
+mod deploy;
+mod region;
+mod reports;
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
-    convert::Infallible,
+    collections::BTreeMap,
     io::{self, Write as _},
     sync::Arc,
     thread::{self, JoinHandle},
@@ -10,42 +19,28 @@ use std::{
 };
 
 use crossbeam_channel::{Receiver, Sender, select, tick, unbounded};
-use millstream_api::{metrics::MetricRegistry, signal::Barrier};
+use millstream_api::signal::Barrier;
 use millstream_model::{
-    config,
-    deployment::{CompletedCheckpoint, CoordinatorState, Deployment, Placement},
+    deployment::{CoordinatorState, Deployment, Placement},
     fault::Failure,
-    id::{
-        CheckpointId, ExecutionAttemptId, Generation, JobVertexId, LeaderEpoch, OperatorId, SlotIndex, Subtask,
-        WorkerId,
-    },
-    job_graph::JobGraph,
+    id::{CheckpointId, ExecutionAttemptId, Generation, LeaderEpoch, WorkerId},
     memory::SlotMemory,
-    message::{CheckpointKind, Command, FromWorker, Report, TaskName, TaskStatus, ToWorker},
+    message::{CheckpointKind, Command, FromWorker, Report, ToWorker},
     state::ExecutionState,
 };
-use millstream_shuffle::{
-    exchange::{Exchange, ExchangeEvent, PeerLine},
-    wire::message::{CoordinatorEvent, Direction},
-};
-use millstream_storage::{CheckpointDirectory, local_path};
+use millstream_shuffle::exchange::{Exchange, ExchangeEvent};
 use tokio::runtime::Runtime;
 
+use self::region::RunningRegion;
 use crate::{
-    clock,
-    coordinator::{self, CoordinatorLine, CoordinatorMail, CoordinatorParts, CoordinatorSnapshot, SubtaskLine},
+    coordinator::{CoordinatorMail, CoordinatorSnapshot},
     memory::WorkerMemory,
-    metrics::TaskCounters,
     network::Network,
-    output::Limits,
-    processors::{Processors, neighbours},
     report::Reporter,
     restore::RestoredState,
-    slot_thread::{Blueprint, LifeSign, Mail, Settings},
-    slot_threads::{RegionThreads, SlotThreads, unknown_vertex},
-    snapshot::{Uploader, with_causes},
+    slot_threads::SlotThreads,
     task::TaskMail,
-    wiring::{Layout, Origin, Wiring},
+    wiring::Origin,
 };
 
 /// Between two reports of counters.
@@ -173,42 +168,6 @@ struct Control {
     restored: Option<(String, Arc<RestoredState>)>,
 }
 
-/// One deployment of a region.
-struct RunningRegion {
-    generation: Generation,
-    /// Of all its subtasks, wherever they are.
-    subtasks: BTreeSet<Subtask>,
-    /// Of the tasks here.
-    placements: Vec<Placement>,
-    /// Whether its tasks were told to end: no leader may take them for ones that go on.
-    is_ending: bool,
-    threads: RegionThreads,
-    /// Says that the last task has gone.
-    gone: Receiver<Infallible>,
-    /// Slots of other workers of this host that its tasks are in.
-    neighbours: BTreeSet<(WorkerId, SlotIndex)>,
-    /// For its channels here, at most.
-    network_bytes: u64,
-    sources: Vec<Subtask>,
-    counters: Vec<(ExecutionAttemptId, Arc<TaskCounters>, MetricRegistry)>,
-    coordinators: HashMap<OperatorId, CoordinatorLine>,
-    /// The checkpoint that coordinators were snapshotted for and whose barriers are not in the sources yet: they hold
-    /// back what they send.
-    holding: Option<CheckpointId>,
-    /// A checkpoint whose barriers wait for what coordinators elsewhere have sent before it.
-    triggered: Option<Barrier>,
-    /// The newest checkpoint that each coordinator elsewhere has contributed to; all that it sent before is here.
-    snapshotted: HashMap<OperatorId, CheckpointId>,
-    /// The newest checkpoint whose barriers are in the sources here, or never will be.
-    passed: CheckpointId,
-    /// What coordinators elsewhere have sent and sources here may see only behind barriers that are still to come.
-    early: Vec<(CheckpointId, Subtask, Vec<u8>)>,
-    /// The vertex of each operator with a coordinator.
-    coordinated: HashMap<OperatorId, JobVertexId>,
-    /// The tasks here that have channels to each peer.
-    tasks_of_peer: BTreeMap<WorkerId, Vec<Subtask>>,
-}
-
 impl Control {
     fn run(mut self, commands: &Receiver<ToWorker>) {
         // Not a time from the last message on: where checkpoints are frequent, it would never be over.
@@ -317,28 +276,6 @@ impl Control {
         }
     }
 
-    /// What a new leader adopts, or does not. It has spoken with its own epoch, so that from here on nobody hears the old
-    /// one.
-    fn report_status(&self) {
-        let regions = self.regions.values();
-        let placements = regions.flat_map(|region| region.placements.iter().map(move |own| (region, own)));
-        self.reporter.send_status(|last| {
-            let status = |(region, placement): (&RunningRegion, &Placement)| {
-                let attempt = ExecutionAttemptId { subtask: placement.subtask, generation: region.generation };
-                let last = last.get(&attempt);
-                let state = last.map_or(ExecutionState::Deploying, |last| last.state);
-                let is_leaving = region.is_ending && !state.is_terminal();
-                TaskStatus {
-                    attempt,
-                    slot: placement.slot,
-                    state: if is_leaving { ExecutionState::Canceling } else { state },
-                    end_of_data: last.is_some_and(|last| last.end_of_data),
-                }
-            };
-            Report::Status { tasks: placements.map(status).collect() }
-        });
-    }
-
     fn own<'a>(&self, deployment: &'a Deployment) -> impl Iterator<Item = &'a Placement> + use<'a> {
         let worker = self.worker;
         deployment.placements.iter().filter(move |placement| placement.worker == worker)
@@ -392,35 +329,6 @@ impl Control {
         });
     }
 
-    fn report_metrics(&self) {
-        self.report_tasks(self.regions.values());
-        self.report_memory_and_shuffle();
-    }
-
-    fn report_memory_and_shuffle(&self) {
-        if !self.regions.is_empty() {
-            self.reporter.send(Report::Memory { memory: self.memory.metrics() });
-        }
-        let peers = self.exchange.as_ref().map(|(exchange, _)| exchange.metrics()).unwrap_or_default();
-        if !peers.is_empty() {
-            self.reporter.send(Report::Shuffle { peers });
-        }
-    }
-
-    fn report_tasks<'a>(&self, regions: impl Iterator<Item = &'a RunningRegion> + Clone) {
-        let now = clock::now();
-        let all = regions.flat_map(|region| &region.counters);
-        let tasks: Vec<_> = all.clone().map(|(attempt, counters, _)| (*attempt, counters.report(now))).collect();
-        if !tasks.is_empty() {
-            self.reporter.send(Report::Metrics { tasks });
-        }
-        let tasks = all.map(|(attempt, _, metrics)| (*attempt, metrics.report()));
-        let tasks: Vec<_> = tasks.filter(|(_, metrics)| !metrics.is_empty()).collect();
-        if !tasks.is_empty() {
-            self.reporter.send(Report::OperatorMetrics { tasks });
-        }
-    }
-
     /// Ends the deployment of this region before, if it was here. Its tasks have ended, or the JobMaster thinks so.
     fn end_earlier(&mut self, deployment: &Deployment) {
         let is_of =
@@ -453,327 +361,4 @@ impl Control {
         // On threads that others go on using. Nothing is ever sent: it ends when the last task has.
         let _ = gone.recv();
     }
-
-    fn deploy(&mut self, graph: &Arc<JobGraph>, deployment: &Deployment) -> Result<(), Failure> {
-        self.check_artifact(graph)?;
-        let restored = deployment.restore.as_ref().map(|checkpoint| self.read_restored(checkpoint)).transpose()?;
-        let processors = Processors::find(&graph.configuration.get(&config::AFFINITY)?);
-        let placements: Vec<_> = self.own(deployment).copied().collect();
-        let threads = self.threads.enter(graph, &placements, &processors, self.runtime.handle())?;
-        let (sign, gone) = LifeSign::new();
-        let region = RunningRegion::new(deployment, placements, threads, gone, neighbours(deployment, self.worker));
-        // From here on it is the region that is stopped, whatever goes wrong.
-        self.regions.insert(deployment.generation, region);
-        self.set_spin(graph, &processors)?;
-        self.start_tasks(graph, deployment, restored.as_deref(), sign)
-    }
-
-    fn read_restored(&mut self, checkpoint: &CompletedCheckpoint) -> Result<Arc<RestoredState>, Failure> {
-        if let Some((directory, state)) = &self.restored
-            && *directory == checkpoint.directory
-        {
-            return Ok(state.clone());
-        }
-        let state = Arc::new(RestoredState::read(checkpoint)?);
-        self.restored = Some((checkpoint.directory.clone(), state.clone()));
-        Ok(state)
-    }
-
-    /// Threads may spin while there is a processor for each of them, and for those of the workers beside this one.
-    fn set_spin(&self, graph: &JobGraph, processors: &Processors) -> Result<(), Failure> {
-        let regions = || self.regions.values();
-        let neighbours: BTreeSet<_> = regions().flat_map(|region| &region.neighbours).collect();
-        let own: usize = regions().map(|region| region.threads.own()).sum();
-        let may_spin = processors.may_spin(self.threads.shared() + own + neighbours.len());
-        let spin = if may_spin { graph.configuration.get(&config::TASK_SPIN)? } else { Duration::ZERO };
-        regions().for_each(|region| region.threads.set_spin(spin));
-        Ok(())
-    }
-
-    fn start_tasks(
-        &mut self,
-        graph: &Arc<JobGraph>,
-        deployment: &Deployment,
-        restored: Option<&RestoredState>,
-        sign: LifeSign,
-    ) -> Result<(), Failure> {
-        let generation = deployment.generation;
-        let region = self.regions.get(&generation).expect("it was just made");
-        let mailboxes = region.threads.mailboxes.clone();
-        let layout = Layout::new(graph)?;
-        let settings = self.settings(graph, &layout)?;
-        let exchange = self.exchange.as_ref().map(|(exchange, origin)| (exchange, *origin));
-        let network_max = self.memory.network_max().map(|max| {
-            let taken: u64 = self.regions.values().map(|region| region.network_bytes).sum();
-            max.saturating_sub(taken)
-        });
-        let mut wiring = Wiring::new(graph, deployment, &layout, self.worker, &mailboxes, exchange, network_max)?;
-        let network_bytes = wiring.bytes;
-        self.memory.note_segments(wiring.segments.clone(), layout.segment_bytes);
-        let directory = graph.configuration.get(&config::CHECKPOINTING_DIR)?;
-        let directory = directory.as_deref().map(local_path).transpose();
-        let directory = directory.map_err(|cause| Failure::fatal(with_causes(&cause)))?;
-        let uploader = Uploader {
-            runtime: self.runtime.handle().clone(),
-            directory: directory.map(|root| CheckpointDirectory::new(&root, graph.job_id)),
-            reporter: self.reporter.clone(),
-        };
-
-        let mut coordinators = HashMap::new();
-        let mut starting = Vec::new();
-        for (vertex, operator) in coordinated(graph) {
-            let job_vertex = &graph.vertices[vertex];
-            let id = job_vertex.operators[operator].id;
-            if !deployment.placements.iter().any(|placement| placement.subtask.vertex == job_vertex.id) {
-                continue; // of another region
-            }
-            let host = wiring.worker_of(Subtask { vertex: job_vertex.id, index: 0 })?;
-            if host != self.worker {
-                let peer = self.line(host)?;
-                coordinators.insert(id, CoordinatorLine::There { peer, generation, operator: id });
-                continue;
-            }
-            let subtasks = (0..job_vertex.parallelism).map(|index| {
-                let subtask = Subtask { vertex: job_vertex.id, index };
-                Ok::<_, Failure>(match mailboxes.get(&subtask) {
-                    Some(mailbox) => SubtaskLine::Here(mailbox.clone()),
-                    None => SubtaskLine::There(self.line(wiring.worker_of(subtask)?)?),
-                })
-            });
-            let subtasks = subtasks.collect::<Result<Vec<_>, _>>()?;
-            let (line, mails) = coordinator::line();
-            coordinators.insert(id, line);
-            let parts = CoordinatorParts {
-                graph: graph.clone(),
-                vertex,
-                operator,
-                generation,
-                restored: restored.and_then(|state| state.coordinator(id).cloned()),
-                subtasks,
-                reporter: self.reporter.clone(),
-                snapshots: self.snapshots.0.clone(),
-            };
-            starting.push((parts, mails));
-        }
-
-        let snapshotted = wiring.coordinators_elsewhere(graph, self.worker).map(|id| (id, CheckpointId(0))).collect();
-        let has_peers = !wiring.peers.is_empty();
-        let drive = self.exchange.as_ref().filter(|_| has_peers).map(|(exchange, _)| exchange.slot_drive());
-        for (peer, (address, channels)) in std::mem::take(&mut wiring.peers) {
-            if let Some((exchange, _)) = &self.exchange {
-                exchange.attach(peer, address, channels);
-            }
-        }
-        self.report_names(graph, deployment);
-        let (mut sources, mut all_counters) = (Vec::new(), Vec::new());
-        for placement in self.own(deployment) {
-            let subtask = placement.subtask;
-            let attempt = ExecutionAttemptId { subtask, generation };
-            let vertex = graph.vertex_index(subtask.vertex).ok_or_else(|| unknown_vertex(subtask))?;
-            let job_vertex = &graph.vertices[vertex];
-            let gate = wiring.gate(vertex, subtask.index);
-            if gate.is_none() {
-                sources.push(subtask);
-            }
-            let counters = Arc::new(TaskCounters::new(clock::now()));
-            let metrics = MetricRegistry::default();
-            all_counters.push((attempt, counters.clone(), metrics.clone()));
-            let restored = restored.map(|state| {
-                let of = |operator: OperatorId| (operator, state.of(operator, job_vertex, subtask.index));
-                job_vertex.operators.iter().map(|operator| of(operator.id)).collect()
-            });
-            self.reporter.state(attempt, ExecutionState::Deploying);
-            let blueprint = Blueprint {
-                graph: graph.clone(),
-                vertex,
-                attempt,
-                senders: wiring.senders(vertex, subtask.index),
-                gate,
-                restored,
-                coordinators: coordinators.clone(),
-                counters,
-                metrics,
-                reporter: self.reporter.clone(),
-                uploader: uploader.clone(),
-                drive: drive.clone(),
-                account: self.memory.account(placement.slot),
-                settings,
-                attempt_number: deployment.attempt,
-                sign: sign.clone(),
-            };
-            mailboxes[&subtask].send(Mail::Start(Box::new(blueprint)));
-        }
-        let region = self.regions.get_mut(&generation).expect("it was there above");
-        region.network_bytes = network_bytes;
-        region.sources = sources;
-        region.counters = all_counters;
-        region.coordinators = coordinators;
-        region.snapshotted = snapshotted;
-        region.tasks_of_peer = std::mem::take(&mut wiring.tasks_of_peer);
-        region.coordinated = coordinated(graph)
-            .map(|(vertex, operator)| (graph.vertices[vertex].operators[operator].id, graph.vertices[vertex].id))
-            .collect();
-        // After the tasks, whose mailboxes keep order: a coordinator's first event must find its subtask.
-        starting.into_iter().try_for_each(|(parts, mails)| coordinator::start(parts, mails))
-    }
-
-    fn report_names(&self, graph: &JobGraph, deployment: &Deployment) {
-        let name_of = |placement: &Placement| {
-            let Placement { subtask, .. } = *placement;
-            let vertex = &graph.vertices[graph.vertex_index(subtask.vertex)?];
-            let attempt = ExecutionAttemptId { subtask, generation: deployment.generation };
-            Some(TaskName { attempt, attempt_number: deployment.attempt, name: vertex.name.clone() })
-        };
-        let tasks = self.own(deployment).filter_map(name_of).collect();
-        self.reporter.send(Report::Deployed { job_name: graph.name.clone(), tasks });
-    }
-
-    fn line(&self, peer: WorkerId) -> Result<PeerLine, Failure> {
-        let (exchange, _) = self.exchange.as_ref().ok_or_else(|| {
-            Failure::fatal(format!("a coordinator has to speak with worker {}, and this worker has no network", peer.0))
-        })?;
-        Ok(exchange.line(peer))
-    }
-
-    fn check_artifact(&self, graph: &JobGraph) -> Result<(), Failure> {
-        let wanted = graph.artifact.as_ref().map(|artifact| artifact.sha256.as_str());
-        match (wanted, self.artifact.as_deref()) {
-            (None, None) => Ok(()),
-            (Some(wanted), Some(own)) if wanted == own => Ok(()),
-            (wanted, own) => Err(Failure::fatal(format!(
-                "the job was planned by the executable with SHA-256 {}, this worker is {}; start the worker from the \
-                 same file",
-                wanted.unwrap_or("(not given)"),
-                own.unwrap_or("(not given)")
-            ))),
-        }
-    }
-
-    fn settings(&self, graph: &JobGraph, layout: &Layout) -> Result<Settings, Failure> {
-        let configuration = &graph.configuration;
-        let limits = Limits {
-            overdraft_segments: configuration.get(&config::MAX_OVERDRAFT_BUFFERS)? as usize,
-            overflow_bytes: configuration.get(&config::OVERFLOW_MAX)?.bytes(),
-            segment_bytes: layout.segment_bytes,
-        };
-        Ok(Settings {
-            validation: configuration.get(&config::SHUFFLE_VALIDATE)?,
-            limits,
-            buffer_timeout: configuration.get(&config::BUFFER_TIMEOUT)?,
-            step_warning: configuration.get(&config::TASK_STEP_WARNING)?,
-        })
-    }
-}
-
-impl RunningRegion {
-    /// One whose tasks are about to be started.
-    fn new(
-        deployment: &Deployment,
-        placements: Vec<Placement>,
-        threads: RegionThreads,
-        gone: Receiver<Infallible>,
-        neighbours: BTreeSet<(WorkerId, SlotIndex)>,
-    ) -> RunningRegion {
-        RunningRegion {
-            generation: deployment.generation,
-            subtasks: deployment.placements.iter().map(|placement| placement.subtask).collect(),
-            placements,
-            is_ending: false,
-            threads,
-            gone,
-            neighbours,
-            network_bytes: 0,
-            sources: Vec::new(),
-            counters: Vec::new(),
-            coordinators: HashMap::new(),
-            holding: None,
-            triggered: None,
-            snapshotted: HashMap::new(),
-            passed: CheckpointId(0),
-            early: Vec::new(),
-            coordinated: HashMap::new(),
-            tasks_of_peer: BTreeMap::new(),
-        }
-    }
-
-    fn tell(&self, subtask: Subtask, mail: TaskMail) {
-        if let Some(mailbox) = self.threads.mailboxes.get(&subtask) {
-            mailbox.send(Mail::Task(subtask, mail));
-        }
-    }
-
-    fn tell_all(&self, mail: impl Fn() -> TaskMail) {
-        self.threads.mailboxes.keys().for_each(|subtask| self.tell(*subtask, mail()));
-    }
-
-    /// Puts the barriers of a triggered checkpoint into the sources, once all is here that coordinators elsewhere have
-    /// sent before their part in it.
-    fn inject_if_ready(&mut self) {
-        let is_ready = |barrier: &mut Barrier| self.snapshotted.values().all(|newest| *newest >= barrier.checkpoint);
-        if let Some(barrier) = self.triggered.take_if(is_ready) {
-            self.inject(barrier);
-            self.release(barrier.checkpoint);
-        }
-    }
-
-    fn inject(&self, barrier: Barrier) {
-        for subtask in &self.sources {
-            self.tell(*subtask, TaskMail::Trigger(barrier));
-        }
-    }
-
-    fn fail_tasks_of(&self, peer: WorkerId, failure: &Failure) {
-        for subtask in self.tasks_of_peer.get(&peer).into_iter().flatten() {
-            self.tell(*subtask, TaskMail::Fail(failure.clone()));
-        }
-    }
-
-    /// An event from a coordinator, or for one, across the network.
-    fn on_event(&mut self, event: CoordinatorEvent) {
-        let CoordinatorEvent { operator, subtask, direction, bytes, .. } = event;
-        match direction {
-            Direction::ToCoordinator => match self.coordinators.get(&operator) {
-                Some(line) if line.is_here() => line.send(subtask, bytes),
-                _ => tracing::warn!(%operator, "an event for a coordinator that is not here is thrown away"),
-            },
-            Direction::Snapshotted { checkpoint } => {
-                if let Some(newest) = self.snapshotted.get_mut(&operator) {
-                    *newest = checkpoint.max(*newest);
-                }
-                self.inject_if_ready();
-            }
-            Direction::ToSubtask { after } => {
-                let Some(vertex) = self.coordinated.get(&operator) else { return };
-                let subtask = Subtask { vertex: *vertex, index: subtask };
-                if after > self.passed {
-                    self.early.push((after, subtask, bytes));
-                } else {
-                    self.deliver(subtask, bytes);
-                }
-            }
-        }
-    }
-
-    fn deliver(&self, subtask: Subtask, event: Vec<u8>) {
-        self.tell(subtask, TaskMail::Event(event));
-    }
-
-    /// The barriers of this checkpoint are in the sources, or never will be: what had to stay behind them may go.
-    fn release(&mut self, checkpoint: CheckpointId) {
-        self.passed = self.passed.max(checkpoint);
-        let passed = self.passed;
-        let due: Vec<_> = self.early.extract_if(.., |(after, ..)| *after <= passed).collect();
-        due.into_iter().for_each(|(_, subtask, event)| self.deliver(subtask, event));
-        if self.holding.take_if(|held| *held == checkpoint).is_some() {
-            self.coordinators.values().for_each(|line| line.mail(CoordinatorMail::Release));
-        }
-    }
-}
-
-/// Operators with a coordinator: vertex and index.
-fn coordinated(graph: &JobGraph) -> impl Iterator<Item = (usize, usize)> {
-    graph.vertices.iter().enumerate().flat_map(|(vertex, job_vertex)| {
-        let operators = job_vertex.operators.iter().enumerate();
-        operators.filter(|(_, operator)| operator.coordinator.is_some()).map(move |(index, _)| (vertex, index))
-    })
 }
