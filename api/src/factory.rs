@@ -72,6 +72,7 @@ fn anchor() -> usize {
     __millstream_anchor as *const () as usize
 }
 
+#[cfg(not(miri))]
 unsafe extern "C" {
     // Defined by the linkers for ELF: the first byte of the image, and the first after its code.
     static __executable_start: u8;
@@ -79,8 +80,15 @@ unsafe extern "C" {
 }
 
 /// The addresses of the executable's own code.
+#[cfg(not(miri))]
 fn text() -> std::ops::Range<usize> {
     (&raw const __executable_start).addr()..(&raw const etext).addr()
+}
+
+/// Miri has no image of the executable: a function may be anywhere.
+#[cfg(miri)]
+fn text() -> std::ops::Range<usize> {
+    1..usize::MAX
 }
 
 /// An address that cannot be code of this executable.
@@ -101,9 +109,11 @@ fn offset_of(address: usize) -> i64 {
     address.wrapping_sub(anchor()) as i64
 }
 
-fn address_of(offset: i64, what: &str) -> Result<usize, Failure> {
+/// What lies at `offset`. The pointer may be called as the function that is there: the cast in `reference` (or
+/// `KeyRef::of`, or by the linker's relocations, in the process that planned the job) has exposed it.
+fn code_at(offset: i64, what: &str) -> Result<*const (), Failure> {
     let address = anchor().wrapping_add(offset as usize);
-    if text().contains(&address) { Ok(address) } else { Err(outside_text(what)) }
+    if text().contains(&address) { Ok(std::ptr::with_exposed_provenance(address)) } else { Err(outside_text(what)) }
 }
 
 /// The factory that `reference` names.
@@ -117,10 +127,10 @@ fn address_of(offset: i64, what: &str) -> Result<usize, Failure> {
 pub unsafe fn resolve(reference: &FactoryRef) -> Result<Factory, Failure> {
     match reference {
         FactoryRef::Offset(offset) => {
-            let address = address_of(*offset, "the factory of an operator")?;
+            let code = code_at(*offset, "the factory of an operator")?;
             // SAFETY: by this function's contract the offset was made by `reference` in the same executable, so a
             // `Factory` is there; the range check only turns mistakes into errors.
-            Ok(unsafe { std::mem::transmute::<usize, Factory>(address) })
+            Ok(unsafe { std::mem::transmute::<*const (), Factory>(code) })
         }
         FactoryRef::Named(name) => {
             Err(Failure::fatal(format!("this executable has no built-in operator called '{name}'")))
@@ -143,8 +153,41 @@ impl KeyRef {
     /// # Errors
     /// If the offset lies outside the executable's code.
     pub(crate) unsafe fn resolve<K: Key, T: Record>(self) -> Result<KeyOf<K, T>, Failure> {
-        let address = address_of(self.0, "a key selector")?;
+        let code = code_at(self.0, "a key selector")?;
         // SAFETY: by this function's contract such a function is there.
-        Ok(unsafe { std::mem::transmute::<usize, KeyOf<K, T>>(address) })
+        Ok(unsafe { std::mem::transmute::<*const (), KeyOf<K, T>>(code) })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refuses(build: Build<'_>) -> Result<Product, Failure> {
+        Err(Failure::fatal(build.context.name()))
+    }
+
+    fn second<'a>(pair: &'a (&'a str, &'a str)) -> &'a str {
+        pair.1
+    }
+
+    #[test]
+    fn a_key_selector_that_went_through_a_job_graph_is_the_function_it_was() {
+        let sent = postcard::to_allocvec(&KeyRef::of::<String, (String, String)>(second)).unwrap();
+        let received: KeyRef = postcard::from_bytes(&sent).unwrap();
+        // SAFETY: made a moment ago of a function of these types.
+        let key = unsafe { received.resolve::<String, (String, String)>() }.unwrap();
+        assert_eq!(key(&("one", "two")), "two");
+    }
+
+    #[test]
+    #[cfg_attr(miri, ignore = "Miri has no image of the executable, so nothing lies outside it")]
+    fn an_offset_that_leaves_the_executable_is_refused() {
+        let FactoryRef::Offset(offset) = reference(refuses) else { panic!("factories are offsets") };
+        for outside in [offset + (1 << 40), offset - (1 << 40), i64::MIN] {
+            // SAFETY: it is refused before it is called.
+            let failure = unsafe { resolve(&FactoryRef::Offset(outside)) }.unwrap_err();
+            assert!(failure.message.contains("outside the code of this executable"), "{failure}");
+        }
     }
 }

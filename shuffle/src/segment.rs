@@ -6,8 +6,8 @@
 //! **Invariant:** `read ≤ committed ≤ filled ≤ capacity`. Bytes below `committed` never change while a reader lives.
 
 use std::{
-    alloc::Layout,
-    cell::UnsafeCell,
+    alloc::{self, Layout},
+    ptr::NonNull,
     sync::{Arc, atomic::AtomicUsize},
 };
 
@@ -18,11 +18,8 @@ use crate::sync::{AtomicU32, Ordering};
 /// Set in `committed` once nothing more will be written.
 const SEALED: u32 = 1 << 31;
 
-/// One cache line, so that segments start at a multiple of 64 bytes.
-#[repr(align(64))]
-struct Line(#[allow(dead_code, reason = "only its address is used")] UnsafeCell<[u8; 64]>);
-
-type Memory = Box<[Line]>;
+/// What segments start at a multiple of, in bytes: a cache line.
+const LINE_BYTES: usize = 64;
 
 /// The segments of one worker: fixed size, fixed number, allocated when first needed.
 #[derive(Clone)]
@@ -57,7 +54,7 @@ impl SegmentPool {
     /// # Panics
     /// If the size is no multiple of 64, or too large to count.
     pub fn new(segment_bytes: usize, segments: usize) -> SegmentPool {
-        assert!(segment_bytes.is_multiple_of(64) && segment_bytes > 0, "segments consist of cache lines");
+        assert!(segment_bytes.is_multiple_of(LINE_BYTES) && segment_bytes > 0, "segments consist of cache lines");
         assert!(segment_bytes < SEALED as usize, "segment sizes fit 31 bits");
         SegmentPool(Arc::new(Pool {
             free: ArrayQueue::new(segments.max(1)),
@@ -90,7 +87,7 @@ impl SegmentPool {
     pub fn take(&self) -> SegmentWriter {
         let memory = self.0.free.pop().unwrap_or_else(|| {
             self.0.allocated.fetch_add(1, Ordering::Relaxed);
-            zeroed(self.0.segment_bytes / 64)
+            Memory::zeroed(self.0.segment_bytes)
         });
         self.0.in_use.fetch_add(1, Ordering::Relaxed);
         let segment = Segment {
@@ -105,17 +102,32 @@ impl SegmentPool {
     }
 }
 
-/// Zeroed memory, which the kernel gives without touching it.
-fn zeroed(lines: usize) -> Memory {
-    let layout = Layout::array::<Line>(lines).expect("sizes were checked when the pool was made");
-    // SAFETY: the layout is not of size 0 (a pool's segments have at least one line), and all-zero bytes are a valid
-    // `Line`. The pointer comes from the global allocator with just this layout, as `Box` demands.
-    unsafe {
-        let pointer = std::alloc::alloc_zeroed(layout).cast::<Line>();
-        if pointer.is_null() {
-            std::alloc::handle_alloc_error(layout);
-        }
-        Box::from_raw(std::ptr::slice_from_raw_parts_mut(pointer, lines))
+/// Initialised memory that nobody else owns. No `Box`: to move one says that no pointer into it is left, and the writer of
+/// a segment has one.
+struct Memory {
+    /// Invariant: from the global allocator, with `layout`.
+    start: NonNull<u8>,
+    layout: Layout,
+}
+
+// SAFETY: it owns the memory, which belongs to no thread.
+unsafe impl Send for Memory {}
+
+impl Memory {
+    /// Zeroes, which the kernel gives without touching them.
+    fn zeroed(bytes: usize) -> Memory {
+        let layout = Layout::from_size_align(bytes, LINE_BYTES).expect("sizes were checked when the pool was made");
+        // SAFETY: the layout is not of size 0: a pool's segments have at least one line.
+        let start = NonNull::new(unsafe { alloc::alloc_zeroed(layout) });
+        Memory { start: start.unwrap_or_else(|| alloc::handle_alloc_error(layout)), layout }
+    }
+}
+
+impl Drop for Memory {
+    fn drop(&mut self) {
+        // SAFETY: it was allocated with this layout, and whoever had a pointer into it is gone: the ends of a segment and
+        // its parts hold the segment, which holds this.
+        unsafe { alloc::dealloc(self.start.as_ptr(), self.layout) }
     }
 }
 
@@ -138,9 +150,7 @@ unsafe impl Send for Segment {}
 
 impl Segment {
     fn start(&self) -> *mut u8 {
-        let memory = self.memory.as_ref().expect("present until drop");
-        // The lines are `UnsafeCell`s, so writing through a pointer from a shared reference is allowed.
-        memory.as_ptr().cast_mut().cast()
+        self.memory.as_ref().expect("present until drop").start.as_ptr()
     }
 
     fn capacity(&self) -> usize {
@@ -365,12 +375,14 @@ mod tests {
             });
             let mut seen = 0_u32;
             while !reader.is_finished() {
-                let bytes = reader.available().len();
-                for byte in reader.available() {
+                // Looked at once: by a second look there may be more.
+                let available = reader.available();
+                for byte in available {
                     assert_eq!(*byte, seen as u8);
                     seen += 1;
                 }
-                reader.consume(bytes);
+                let count = available.len();
+                reader.consume(count);
                 std::thread::yield_now();
             }
             assert_eq!(seen, 4096);

@@ -6,6 +6,7 @@
 //! | the word count that a newcomer runs first | `demo`, `demo/cluster`, `demo/text` |
 //! | which tests run in which phase, and the time each may take | `phase`, `budget` |
 //! | what `.ci/run` runs | `ci` |
+//! | which tests of `unsafe` code run under Miri | `miri` |
 //! | which programs a benchmark compares, and the table it prints | `bench` |
 //! | what must hold of the source tree beyond what the compiler checks | `tidy` |
 #![allow(clippy::disallowed_methods, reason = "a command-line program is a driver: it owns a clock")]
@@ -17,6 +18,7 @@ mod ci;
 mod collector;
 mod demo;
 mod flink;
+mod miri;
 mod phase;
 mod python;
 mod servers;
@@ -48,6 +50,8 @@ enum Command {
     Demo(demo::Options),
     /// Run all tests, and show how long each phase took beside its budget
     Test(test::Options),
+    /// Run the tests of modules with `unsafe` under Miri, which sees undefined behaviour
+    Miri,
     /// Measure the engine beside its opponents
     Bench(bench::Options),
     /// Check what the compiler cannot: arrows between crates, documents, links, names
@@ -71,6 +75,7 @@ fn run(command: Command) -> anyhow::Result<()> {
     match command {
         Command::Demo(options) => demo::run(&checkout, &options),
         Command::Test(options) => test::run(&checkout, &options),
+        Command::Miri => miri::run(&checkout),
         Command::Bench(options) => bench::run(&checkout, &options),
         Command::Tidy => tidy::run(&checkout),
         Command::Ci => ci::run(&checkout),

@@ -48,7 +48,18 @@ fn owner() -> impl Strategy<Value = Owner> {
     ]
 }
 
+/// Miri takes a second for a case, and lets nobody look for the file of failures.
+fn effort() -> ProptestConfig {
+    if cfg!(miri) {
+        ProptestConfig { cases: 4, failure_persistence: None, ..ProptestConfig::default() }
+    } else {
+        ProptestConfig::default()
+    }
+}
+
 proptest! {
+    #![proptest_config(effort())]
+
     #[test]
     fn a_record_read_is_the_record_written(click in click()) {
         let from_owned = written::<Click>(click.handle());
