@@ -85,21 +85,9 @@ impl RestoredState {
 
 #[cfg(test)]
 mod tests {
-    use millstream_model::{id::JobVertexId, key_group::MaxParallelism};
+    use millstream_model::job_graph::sketch;
 
     use super::*;
-
-    fn vertex(parallelism: u32) -> JobVertex {
-        JobVertex {
-            id: JobVertexId(1),
-            name: "v".into(),
-            parallelism,
-            max_parallelism: MaxParallelism(128),
-            operators: Vec::new(),
-            slot_sharing_group: "default".into(),
-            on_own_thread: false,
-        }
-    }
 
     #[test]
     fn every_part_has_exactly_one_owner_at_any_parallelism() {
@@ -111,7 +99,7 @@ mod tests {
         sections.extend((0..128).map(|group| (u32::from(group) / 43, section(SectionKind::Keyed(KeyGroup(group)), 0))));
         sections.extend((0..10).map(|split| (u32::from(split) % 3, section(SectionKind::Split, split))));
         for parallelism in 1..7 {
-            let vertex = vertex(parallelism);
+            let vertex = sketch::vertex(1, "v", parallelism);
             let all: Vec<Section> = (0..parallelism).flat_map(|index| state.of(operator, &vertex, index)).collect();
             assert_eq!(all.len(), 138, "parallelism {parallelism}");
             for split in 0..10 {

@@ -7,6 +7,8 @@
 //! ```
 //! A chain is a tree: every operator but the head has exactly one predecessor in it, at a lower index.
 
+pub mod sketch;
+
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};

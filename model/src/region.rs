@@ -81,56 +81,15 @@ impl Joined {
 mod tests {
     use super::*;
     use crate::{
-        config::Configuration,
-        id::{JobId, JobVertexId, OperatorId},
-        job_graph::{Codec, FactoryRef, JobEdge, Operator, OperatorRole, Partitioning},
-        key_group::MaxParallelism,
+        id::JobId,
+        job_graph::{Partitioning, sketch},
     };
 
-    fn named() -> FactoryRef {
-        FactoryRef::Named("test".to_owned())
-    }
-
-    fn vertex(number: u128, parallelism: u32) -> JobVertex {
-        JobVertex {
-            id: JobVertexId(number),
-            name: format!("vertex {number}"),
-            parallelism,
-            max_parallelism: MaxParallelism(128),
-            operators: vec![Operator {
-                id: OperatorId(number),
-                uid: None,
-                name: "operator".to_owned(),
-                role: OperatorRole::OneInput,
-                factory: named(),
-                conf: Vec::new(),
-                coordinator: None,
-                outputs: Vec::new(),
-            }],
-            slot_sharing_group: "default".to_owned(),
-            on_own_thread: false,
-        }
-    }
-
     fn graph(parallelisms: &[u32], edges: &[(usize, usize, Partitioning)]) -> JobGraph {
-        let edge = |(source, target, partitioning): &(usize, usize, Partitioning)| JobEdge {
-            source: *source,
-            target: *target,
-            input: 0,
-            partitioning: *partitioning,
-            codec: Codec::Row,
-            writer: named(),
-            writer_conf: Vec::new(),
-            reader: None,
-        };
-        JobGraph {
-            job_id: JobId(1),
-            name: "job".to_owned(),
-            vertices: parallelisms.iter().zip(0..).map(|(parallelism, number)| vertex(number, *parallelism)).collect(),
-            edges: edges.iter().map(edge).collect(),
-            configuration: Configuration::new(),
-            artifact: None,
-        }
+        let vertices =
+            parallelisms.iter().zip(0..).map(|(parallelism, number)| sketch::vertex(number, "v", *parallelism));
+        let edges = edges.iter().map(|(source, target, partitioning)| sketch::edge(*source, *target, *partitioning));
+        sketch::graph(JobId(1), vertices.collect(), edges.collect())
     }
 
     /// As vertices and indices.
@@ -169,7 +128,7 @@ mod tests {
     fn a_coordinator_makes_one_region_of_the_subtasks_that_it_speaks_with() {
         let mut graph = graph(&[2, 2], &[(0, 1, Partitioning::Forward)]);
         assert_eq!(regions(&graph).len(), 2);
-        graph.vertices[0].operators[0].coordinator = Some(named());
+        graph.vertices[0].operators[0].coordinator = Some(sketch::factory());
         assert_eq!(regions(&graph), [vec![(0, 0), (0, 1), (1, 0), (1, 1)]]);
     }
 }

@@ -60,32 +60,16 @@ impl SlotSharing {
 mod tests {
     use std::collections::HashSet;
 
-    use millstream_model::{
-        config::Configuration,
-        id::{JobId, JobVertexId},
-        key_group::MaxParallelism,
-    };
+    use millstream_model::{id::JobId, job_graph::sketch};
 
     use super::*;
 
     fn graph(vertices: &[(&str, u32)]) -> JobGraph {
-        let vertex = |(number, (group, parallelism)): (usize, &(&str, u32))| JobVertex {
-            id: JobVertexId(number as u128),
-            name: format!("vertex {number}"),
-            parallelism: *parallelism,
-            max_parallelism: MaxParallelism(128),
-            operators: Vec::new(),
+        let vertex = |(number, (group, parallelism)): (u128, &(&str, u32))| JobVertex {
             slot_sharing_group: (*group).to_owned(),
-            on_own_thread: false,
+            ..sketch::vertex(number, "v", *parallelism)
         };
-        JobGraph {
-            job_id: JobId(1),
-            name: "job".to_owned(),
-            vertices: vertices.iter().enumerate().map(vertex).collect(),
-            edges: Vec::new(),
-            configuration: Configuration::new(),
-            artifact: None,
-        }
+        sketch::graph(JobId(1), (0..).zip(vertices).map(vertex).collect(), Vec::new())
     }
 
     #[test]

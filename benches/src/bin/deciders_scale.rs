@@ -18,10 +18,8 @@ use millstream_benches::{
 };
 use millstream_controlplane::{JobMasterConfig, SteppedJobMaster, WorkerLink, clock::Moment, store::MemoryStore};
 use millstream_model::{
-    config::Configuration,
-    id::{AllocationId, ExecutionAttemptId, JobId, JobVertexId, OperatorId, TaskManagerId, WorkerId},
-    job_graph::{Codec, FactoryRef, JobEdge, JobGraph, JobVertex, Operator, OperatorRole, Partitioning},
-    key_group::MaxParallelism,
+    id::{AllocationId, ExecutionAttemptId, JobId, TaskManagerId, WorkerId},
+    job_graph::{JobGraph, Partitioning, sketch},
     message::{Command, Report, ToWorker},
     state::ExecutionState,
 };
@@ -160,41 +158,7 @@ fn match_slots(resources: &mut ResourceManager, last_id: &mut u128) -> Vec<Worke
 }
 
 /// A source and a sink, all to all.
-fn graph(job_id: JobId) -> JobGraph {
-    let named = || FactoryRef::Named("nothing".to_owned());
-    let vertex = |number: u128, name: &str| JobVertex {
-        id: JobVertexId(number),
-        name: name.to_owned(),
-        parallelism: PARALLELISM,
-        max_parallelism: MaxParallelism(128),
-        operators: vec![Operator {
-            id: OperatorId(number),
-            uid: None,
-            name: name.to_owned(),
-            role: OperatorRole::OneInput,
-            factory: named(),
-            conf: Vec::new(),
-            coordinator: None,
-            outputs: Vec::new(),
-        }],
-        slot_sharing_group: "default".to_owned(),
-        on_own_thread: false,
-    };
-    JobGraph {
-        job_id,
-        name: BENCH.to_owned(),
-        vertices: vec![vertex(1, "source"), vertex(2, "sink")],
-        edges: vec![JobEdge {
-            source: 0,
-            target: 1,
-            input: 0,
-            partitioning: Partitioning::Hash,
-            codec: Codec::Row,
-            writer: named(),
-            writer_conf: Vec::new(),
-            reader: None,
-        }],
-        configuration: Configuration::new(),
-        artifact: None,
-    }
+fn graph(job: JobId) -> JobGraph {
+    let vertices = vec![sketch::vertex(1, "source", PARALLELISM), sketch::vertex(2, "sink", PARALLELISM)];
+    sketch::graph(job, vertices, vec![sketch::edge(0, 1, Partitioning::Hash)])
 }

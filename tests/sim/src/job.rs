@@ -6,8 +6,7 @@ use std::time::Duration;
 use millstream_model::{
     config::{self, Configuration, FailoverStrategy, Origin},
     id::{JobId, JobVertexId, OperatorId, Subtask},
-    job_graph::{Codec, FactoryRef, JobEdge, JobGraph, JobVertex, Operator, OperatorRole, Partitioning},
-    key_group::MaxParallelism,
+    job_graph::{JobGraph, Partitioning, sketch},
 };
 
 const KEYS: u64 = 7;
@@ -180,42 +179,15 @@ impl JobSpec {
         if self.restarts_all {
             configuration.set(&config::FAILOVER_STRATEGY, FailoverStrategy::Full);
         }
-        let named = || FactoryRef::Named("simulated".to_owned());
-        let vertex = |number: u128, name: &str, parallelism, role, coordinator| JobVertex {
-            id: JobVertexId(number),
-            name: name.to_owned(),
-            parallelism,
-            max_parallelism: MaxParallelism(128),
-            operators: vec![Operator {
-                id: OperatorId(number),
-                uid: None,
-                name: name.to_owned(),
-                role,
-                factory: named(),
-                conf: Vec::new(),
-                coordinator,
-                outputs: Vec::new(),
-            }],
-            slot_sharing_group: "default".to_owned(),
-            on_own_thread: false,
-        };
         let (mut vertices, mut edges) = (Vec::new(), Vec::new());
         for (place, Pipeline { sources, sinks, is_forward, has_coordinator }) in self.pipelines.iter().enumerate() {
-            let coordinator = has_coordinator.then(named);
             let number = |is_source| JobSpec::vertex(place, is_source);
-            vertices.push(vertex(number(true), "source", *sources, OperatorRole::OneInput, coordinator));
-            vertices.push(vertex(number(false), "sink", *sinks, OperatorRole::OneInput, None));
-            edges.push(JobEdge {
-                source: 2 * place,
-                target: 2 * place + 1,
-                input: 0,
-                partitioning: if *is_forward { Partitioning::Forward } else { Partitioning::Hash },
-                codec: Codec::Row,
-                writer: named(),
-                writer_conf: Vec::new(),
-                reader: None,
-            });
+            let source = if *has_coordinator { sketch::coordinated } else { sketch::vertex };
+            vertices.push(source(number(true), "source", *sources));
+            vertices.push(sketch::vertex(number(false), "sink", *sinks));
+            let partitioning = if *is_forward { Partitioning::Forward } else { Partitioning::Hash };
+            edges.push(sketch::edge(2 * place, 2 * place + 1, partitioning));
         }
-        JobGraph { job_id: self.id, name: "simulated".to_owned(), vertices, edges, configuration, artifact: None }
+        JobGraph { configuration, ..sketch::graph(self.id, vertices, edges) }
     }
 }

@@ -116,35 +116,18 @@ fn escaped(name: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use millstream_model::{
-        id::OperatorId,
-        job_graph::{FactoryRef, Operator, OperatorOutput, OperatorRole},
-        key_group::MaxParallelism,
-    };
+    use millstream_model::job_graph::{Operator, OperatorOutput, sketch};
 
     use super::*;
 
     fn operator(name: &str, chained: &[usize]) -> Operator {
         let target = |place: &usize| OperatorOutput { tag: None, target: OutputTarget::Chained(*place) };
-        Operator {
-            id: OperatorId(1),
-            uid: None,
-            name: name.to_owned(),
-            role: OperatorRole::OneInput,
-            factory: FactoryRef::Named("test".to_owned()),
-            conf: Vec::new(),
-            coordinator: None,
-            outputs: chained.iter().map(target).collect(),
-        }
+        Operator { outputs: chained.iter().map(target).collect(), ..sketch::operator(1, name) }
     }
 
     #[test]
     fn a_chain_is_described_as_flink_does_and_names_are_no_html() {
         let vertex = JobVertex {
-            id: JobVertexId(1),
-            name: "chain".to_owned(),
-            parallelism: 1,
-            max_parallelism: MaxParallelism(128),
             // The last one is chained to itself, as no graph of ours has it.
             operators: vec![
                 operator("<b>", &[1, 3]),
@@ -152,8 +135,7 @@ mod tests {
                 operator("deep", &[]),
                 operator("right", &[3]),
             ],
-            slot_sharing_group: "default".to_owned(),
-            on_own_thread: false,
+            ..sketch::vertex(1, "chain", 1)
         };
         assert_eq!(description(&vertex), "&lt;b&gt;<br/>:- left<br/>:  +- deep<br/>+- right<br/>");
     }
