@@ -16,7 +16,7 @@
 //! | the same, of jobs whose subtasks are in other processes | [`stamp`] |
 //! | jobs of two worker processes | [`workers`] |
 //! | what is between them: loopback, an Ethernet, one that loses | [`path`] |
-//! | hosts and their weather, which are those of the tests | [`hosts`], [`weather`] |
+//! | hosts, their workers and their weather, which are those of the tests | [`hosts`], [`hosted_worker`], [`weather`] |
 //! | a standalone cluster, and what it costs | [`cluster`] |
 //! | the same of Flink | [`flink`] |
 //! | the 100-byte record and its answers | [`keyed_sum`] |
@@ -27,6 +27,8 @@
 pub mod allocations;
 pub mod cluster;
 pub mod flink;
+#[path = "../../tests/src/hosted_worker.rs"]
+pub mod hosted_worker;
 #[path = "../../tests/src/hosts.rs"]
 pub mod hosts;
 pub mod keyed_sum;

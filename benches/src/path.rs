@@ -8,39 +8,27 @@
 //! Hosts and relay are those of the tests. The JobMaster is in this process, as in a local job, and reaches the workers by
 //! their pipes; what they do not get by the network is the same. The opponents' processes are on such hosts, too.
 
-use std::{
-    collections::HashMap,
-    net::SocketAddr,
-    path::Path as FilePath,
-    sync::{Arc, Mutex, Weak},
-    time::Duration,
-};
+use std::{path::Path as FilePath, sync::Arc, time::Duration};
 
 use clap::ValueEnum;
-use crossbeam_channel::{Receiver, unbounded};
+use crossbeam_channel::unbounded;
 use millstream::{
     artifact,
+    embedded_job::EmbeddedJob,
     logging::WorkerLog,
-    mini_cluster::finished,
     model::{
         config::{Configuration, TASK_SLOTS},
         fault::Failure,
         id::WorkerId,
         job_graph::JobGraph,
-        message::{FromWorker, Report, ToWorker},
-        state::JobStatus,
     },
     worker_network::JobNetwork,
     worker_process::WorkerSetup,
 };
-use millstream_api::job::{FinishedJob, JobError, JobProgress, PipelineExecutor, RunningJob};
-use millstream_controlplane::{JobHandle, JobMaster, JobMasterConfig, WorkerLink, store::MemoryStore};
-use millstream_providers::process::{Output, WorkerProcess};
+use millstream_api::job::{JobError, PipelineExecutor, RunningJob};
+use millstream_controlplane::{JobMasterConfig, store::MemoryStore};
 
-use crate::{
-    hosts::Hosts,
-    weather::{Relay, Weather},
-};
+use crate::{hosted_worker::HostedWorker, hosts::Hosts, weather::Weather};
 
 /// What a pod's sockets hold, as the kernel counts: it doubles `net.core.rmem_default`, which few may raise.
 pub const POD_SOCKET_BUFFER: u64 = 208 << 10;
@@ -86,62 +74,33 @@ impl HostedCluster {
         HostedCluster { configuration, path, hosts: Arc::new(Hosts::new(hosts)) }
     }
 
-    fn start(&self, mut graph: JobGraph) -> Result<HostedJob, Failure> {
+    fn start(&self, mut graph: JobGraph) -> Result<EmbeddedJob, Failure> {
         let own = artifact::own();
         graph.artifact = Some(own.map_err(|cause| Failure::fatal(format!("this executable cannot be read: {cause}")))?);
         let network = JobNetwork::new(&graph, JobNetwork::new_authority(graph.job_id)?)?;
         let slots = graph.configuration.get(&TASK_SLOTS)?;
-        let sources = graph.sources().collect();
         let (sender, reports) = unbounded();
-        let (mut workers, mut links, mut relays) = (Vec::new(), Vec::new(), HashMap::new());
+        let mut workers = Vec::new();
         for host in 0..self.hosts.count() {
             let worker = WorkerId(host.into());
-            let mut setup = network.setup(worker)?;
-            setup.bind = SocketAddr::new(self.hosts.address(host), 0);
             let setup = WorkerSetup {
                 worker,
                 slots,
-                network: Some(setup),
+                network: Some(network.setup(worker)?),
                 log: WorkerLog::default(),
                 memory: Default::default(),
-            }
-            .to_line();
-            let (registered, registration) = unbounded();
-            let reports = sender.clone();
-            let pass_on = move |message: FromWorker| {
-                if let Report::Registered { shuffle_address, .. } = &message.report {
-                    let _ = registered.send(*shuffle_address);
-                }
-                // The job may have ended.
-                let _ = reports.send(message);
             };
-            let own = FilePath::new("/proc/self/exe");
-            let process = self.hosts.on(host, || WorkerProcess::start(own, worker, &setup, Output::Inherited, pass_on));
-            let process = Arc::new(process.map_err(|cause| Failure::new(cause.to_string()))?);
-            let mut address = address_of(worker, &registration)?;
-            if let Some(weather) = self.path.weather() {
-                let relay = Relay::to(address, &self.hosts, weather, host.into());
-                address = relay.address;
-                relays.insert(worker, relay);
-            }
-            let link = Link { process: Arc::downgrade(&process), worker, slots, address };
-            links.push(Box::new(link) as Box<dyn WorkerLink>);
-            workers.push(process);
+            let (place, own) = ((&*self.hosts, host), FilePath::new("/proc/self/exe"));
+            workers.push(HostedWorker::start(place, own, setup, self.path.weather(), sender.clone()));
         }
+        let links = workers.iter().map(HostedWorker::link).collect();
         let store = Arc::new(MemoryStore::new());
         let epoch = store.elect();
         // No other ever joins: the sender is gone.
         let joining = unbounded().1;
         let config = JobMasterConfig { graph, workers: links, joining, reports, store, checkpoint_dir: None, epoch };
-        let held = Mutex::new(Some((workers, relays)));
-        Ok(HostedJob { handle: JobMaster::start(config), sources, held })
+        EmbeddedJob::start(config, workers)
     }
-}
-
-/// Waits until a worker listens. What it prints says why it does not.
-fn address_of(worker: WorkerId, registration: &Receiver<Option<SocketAddr>>) -> Result<SocketAddr, Failure> {
-    let address = registration.recv_timeout(Duration::from_secs(60)).ok().flatten();
-    address.ok_or_else(|| Failure::new(format!("worker {} does not start, or does not listen", worker.0)))
 }
 
 impl PipelineExecutor for HostedCluster {
@@ -152,64 +111,5 @@ impl PipelineExecutor for HostedCluster {
     fn submit(&self, graph: JobGraph) -> Result<Arc<dyn RunningJob>, JobError> {
         let job = self.start(graph).map_err(JobError::Submission)?;
         Ok(Arc::new(job))
-    }
-}
-
-type Held = (Vec<Arc<WorkerProcess>>, HashMap<WorkerId, Relay>);
-
-struct HostedJob {
-    handle: JobHandle,
-    sources: Vec<millstream::model::id::JobVertexId>,
-    /// Workers and relays, until the job has ended.
-    held: Mutex<Option<Held>>,
-}
-
-impl RunningJob for HostedJob {
-    fn status(&self) -> JobStatus {
-        self.handle.status()
-    }
-
-    fn cancel(&self) {
-        self.handle.cancel();
-    }
-
-    fn wait(&self) -> FinishedJob {
-        let outcome = self.handle.wait();
-        drop(self.held.lock().expect("nobody panicked with it").take());
-        finished(outcome)
-    }
-
-    fn progress(&self) -> JobProgress {
-        let metrics = self.handle.metrics();
-        JobProgress { records_read: metrics.records_read(&self.sources), checkpoints: metrics.checkpoints.completed }
-    }
-}
-
-/// The way of the JobMaster to a worker.
-struct Link {
-    process: Weak<WorkerProcess>,
-    worker: WorkerId,
-    slots: u32,
-    address: SocketAddr,
-}
-
-impl WorkerLink for Link {
-    fn send(&self, message: ToWorker) {
-        // A process that is gone has said so.
-        if let Some(process) = self.process.upgrade() {
-            process.send(&message);
-        }
-    }
-
-    fn worker(&self) -> WorkerId {
-        self.worker
-    }
-
-    fn slots(&self) -> u32 {
-        self.slots
-    }
-
-    fn shuffle_address(&self) -> Option<SocketAddr> {
-        Some(self.address)
     }
 }

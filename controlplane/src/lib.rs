@@ -19,6 +19,7 @@
 //! | what must survive the coordinator | [`store`] |
 //! | who may write it | [`leadership`] |
 //! | what holds a job back, in words | [`mod@why`] |
+//! | the way to workers that are processes of this machine | [`process_link`] |
 //! | time | [`clock`] |
 //!
 //! One JobMaster per job, each on a thread of its own. There is no async code here yet: what a JobMaster waits for are
@@ -31,6 +32,7 @@ pub mod execution_graph;
 pub mod failover;
 pub mod job_master;
 pub mod leadership;
+pub mod process_link;
 pub mod regions;
 pub mod scheduler;
 pub mod store;
@@ -40,4 +42,5 @@ pub use job_master::{
     AdoptionConfig, Busy, CheckpointRefused, CheckpointStats, ExecutionSnapshot, JobHandle, JobMaster, JobMasterConfig,
     JobMetrics, JobOutcome, JobTimings, OnDecided, SteppedJobMaster, TaskCounts, TaskSnapshot, WorkerLink,
 };
+pub use process_link::ProcessLink;
 pub use store::{JobRecord, Store, StoreError};

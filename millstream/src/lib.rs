@@ -34,6 +34,7 @@
 //! | how much memory there is | [`memory`] |
 //! | which task it was, when a signal ends a worker | `crash` |
 //! | the embedded cluster | [`mini_cluster`] |
+//! | a job whose JobMaster is in this process | [`embedded_job`] |
 //! | what must survive a cluster, and who writes it | [`leadership`] |
 //! | configuration files, environment, `-D` | [`settings`] |
 //! | a worker in a process of its own | [`worker_process`] |
@@ -45,6 +46,7 @@
 pub mod artifact;
 pub mod client_line;
 mod crash;
+pub mod embedded_job;
 pub mod leadership;
 pub mod logging;
 pub mod memory;

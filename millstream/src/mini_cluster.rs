@@ -2,33 +2,29 @@
 //! Flink's `MiniCluster`.
 
 use std::{
-    convert::Infallible,
     net::SocketAddr,
     sync::{Arc, Mutex, PoisonError},
-    thread,
 };
 
-use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
+use crossbeam_channel::{Receiver, Sender, unbounded};
 use millstream_api::{
-    job::{FinishedJob, JobError, JobProgress, PipelineExecutor, RunningJob},
+    job::{JobError, PipelineExecutor, RunningJob},
     stream::environment::StreamExecutionEnvironment,
 };
-use millstream_controlplane::{
-    JobHandle, JobMaster, JobMasterConfig, JobOutcome, WorkerLink, scheduler::NotEnoughSlots,
-};
+use millstream_controlplane::{JobMasterConfig, WorkerLink, scheduler::NotEnoughSlots};
 use millstream_dataplane::{Worker, WorkerConfig};
 use millstream_model::{
     config::{Configuration, LOCAL_TASK_MANAGERS, TASK_SLOTS},
     fault::Failure,
-    id::{JobVertexId, WorkerId},
+    id::WorkerId,
     job_graph::JobGraph,
     memory::TaskManagerMemory,
     message::{FromWorker, ToWorker},
-    state::JobStatus,
 };
 
 use crate::{
     artifact,
+    embedded_job::EmbeddedJob,
     leadership::{Leadership, checkpoint_dir},
     memory, role,
     worker_fleet::{FleetConfig, WorkerFleet},
@@ -78,59 +74,21 @@ impl PipelineExecutor for MiniCluster {
     }
 
     fn submit(&self, graph: JobGraph) -> Result<Arc<dyn RunningJob>, JobError> {
-        let started = self.lead(&graph.configuration).and_then(|leadership| EmbeddedJob::start(graph, leadership));
+        let started = self.lead(&graph.configuration).and_then(|leadership| start(graph, leadership));
         started.map(|job| Arc::new(job) as Arc<dyn RunningJob>).map_err(JobError::Submission)
     }
 }
 
-/// A client's view of a job. The job itself goes on without it.
-struct EmbeddedJob {
-    handle: JobHandle,
-    sources: Vec<JobVertexId>,
-    /// Disconnected when the workers have ended.
-    released: Receiver<Infallible>,
-}
-
-impl EmbeddedJob {
-    fn start(mut graph: JobGraph, leadership: Leadership) -> Result<EmbeddedJob, Failure> {
-        let (report_sender, reports) = unbounded();
-        let StartedWorkers { workers, links, joining } = match graph.configuration.get(&LOCAL_TASK_MANAGERS)? {
-            1 => start_in_process(&graph, report_sender)?,
-            processes => start_processes(&mut graph, processes, report_sender)?,
-        };
-        let checkpoint_dir = checkpoint_dir(&graph.configuration)?;
-        let sources = graph.sources().collect();
-        let handle = JobMaster::start(JobMasterConfig {
-            graph,
-            workers: links,
-            joining,
-            reports,
-            store: leadership.store.clone(),
-            checkpoint_dir,
-            epoch: leadership.epoch,
-        });
-        let released = keep_until_end(handle.clone(), workers, leadership)?;
-        Ok(EmbeddedJob { handle, sources, released })
-    }
-}
-
-/// Keeps what a job needs, its workers and leadership of the store, for as long as it runs: whether anybody
-/// still has a client for it does not matter.
-fn keep_until_end(
-    handle: JobHandle,
-    workers: Workers,
-    leadership: Leadership,
-) -> Result<Receiver<Infallible>, Failure> {
-    let (held, released) = bounded(0);
-    let keep = move || {
-        handle.wait();
-        drop(workers);
-        drop(leadership);
-        drop(held);
+fn start(mut graph: JobGraph, leadership: Leadership) -> Result<EmbeddedJob, Failure> {
+    let (report_sender, reports) = unbounded();
+    let StartedWorkers { workers, links, joining } = match graph.configuration.get(&LOCAL_TASK_MANAGERS)? {
+        1 => start_in_process(&graph, report_sender)?,
+        processes => start_processes(&mut graph, processes, report_sender)?,
     };
-    let thread = thread::Builder::new().name("job-keeper".to_owned()).spawn(keep);
-    thread.map_err(|cause| Failure::new(format!("no thread to keep the job could be started: {cause}")))?;
-    Ok(released)
+    let checkpoint_dir = checkpoint_dir(&graph.configuration)?;
+    let (store, epoch) = (leadership.store.clone(), leadership.epoch);
+    let config = JobMasterConfig { graph, workers: links, joining, reports, store, checkpoint_dir, epoch };
+    EmbeddedJob::start(config, (workers, leadership))
 }
 
 /// What runs a job. It ends when this is dropped.
@@ -211,43 +169,5 @@ impl WorkerLink for Link {
 
     fn shuffle_address(&self) -> Option<SocketAddr> {
         None
-    }
-}
-
-/// What a program is told of a job that has ended.
-pub fn finished(outcome: JobOutcome) -> FinishedJob {
-    FinishedJob {
-        status: outcome.status,
-        failure: outcome.failure,
-        runtime: outcome.timings.net_runtime,
-        restarts: outcome.timings.restarts.into(),
-        checkpoints: outcome.timings.checkpoints.completed,
-        accumulators: outcome.accumulators,
-        collected: outcome.collected,
-    }
-}
-
-impl RunningJob for EmbeddedJob {
-    fn status(&self) -> JobStatus {
-        self.handle.status()
-    }
-
-    fn cancel(&self) {
-        self.handle.cancel();
-    }
-
-    fn wait(&self) -> FinishedJob {
-        let outcome = self.handle.wait();
-        // What functions do when they are dropped has been done when the program goes on. Not after a failure: a task
-        // that is stuck in a function may be the reason, and would never end.
-        if outcome.status != JobStatus::Failed {
-            let _ = self.released.recv();
-        }
-        finished(outcome)
-    }
-
-    fn progress(&self) -> JobProgress {
-        let metrics = self.handle.metrics();
-        JobProgress { records_read: metrics.records_read(&self.sources), checkpoints: metrics.checkpoints.completed }
     }
 }

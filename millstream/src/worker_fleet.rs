@@ -12,18 +12,18 @@ use std::{
     collections::HashMap,
     net::SocketAddr,
     path::Path,
-    sync::{Arc, Weak},
+    sync::Arc,
     thread::{self, JoinHandle},
     time::{Duration, Instant},
 };
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, unbounded};
-use millstream_controlplane::WorkerLink;
+use millstream_controlplane::{ProcessLink, WorkerLink};
 use millstream_model::{
     fault::Failure,
     id::WorkerId,
     memory::SlotMemory,
-    message::{Command, FromWorker, Report, ToWorker},
+    message::{FromWorker, Report},
 };
 use millstream_providers::process::{Output, WorkerProcess};
 
@@ -153,8 +153,10 @@ impl Keeper {
     fn on_registered(&mut self, worker: WorkerId, slots: u32, shuffle_address: Option<SocketAddr>) {
         let Some(running) = self.processes.get_mut(&worker) else { return };
         running.has_joined = true;
-        let process = Arc::downgrade(&running.process);
-        let link = Link { process, worker, slots, shuffle_address, events: self.events.clone() };
+        let events = self.events.clone();
+        // Before the process hears of it, or its end would have it replaced.
+        let link = ProcessLink::new(&running.process, slots, shuffle_address)
+            .before_shutdown(move || drop(events.send(Event::JobEnded)));
         if self.kill_at.is_some() || self.config.joining.send(Box::new(link)).is_err() {
             // The job has ended without knowing of it.
             self.processes.remove(&worker);
@@ -241,40 +243,6 @@ impl Replacement {
         let pause = self.next_pause;
         self.next_pause = (pause * 2).min(Replacement::LONGEST);
         pause
-    }
-}
-
-/// The way of a job to a process.
-struct Link {
-    process: Weak<WorkerProcess>,
-    worker: WorkerId,
-    slots: u32,
-    shuffle_address: Option<SocketAddr>,
-    events: Sender<Event>,
-}
-
-impl WorkerLink for Link {
-    fn send(&self, message: ToWorker) {
-        if matches!(message.command, Command::Shutdown) {
-            // Before the process hears of it, or its end would have it replaced.
-            let _ = self.events.send(Event::JobEnded);
-        }
-        // A process that is gone has said so.
-        if let Some(process) = self.process.upgrade() {
-            process.send(&message);
-        }
-    }
-
-    fn worker(&self) -> WorkerId {
-        self.worker
-    }
-
-    fn slots(&self) -> u32 {
-        self.slots
-    }
-
-    fn shuffle_address(&self) -> Option<SocketAddr> {
-        self.shuffle_address
     }
 }
 

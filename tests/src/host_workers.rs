@@ -2,14 +2,14 @@
 //! encrypted connections. The JobMaster is in this process.
 
 use std::{
-    collections::HashMap,
+    mem,
     net::SocketAddr,
-    path::{Path, PathBuf},
-    sync::{Arc, Weak},
+    path::PathBuf,
+    sync::Arc,
     time::{Duration, SystemTime},
 };
 
-use crossbeam_channel::{Receiver, Sender, unbounded};
+use crossbeam_channel::{Sender, unbounded};
 use millstream::{
     logging::WorkerLog,
     model::{
@@ -17,7 +17,7 @@ use millstream::{
         config::{NETWORK_IO, NetworkIo},
         id::{JobId, WorkerId},
         job_graph::JobGraph,
-        message::{FromWorker, Report, ToWorker},
+        message::FromWorker,
     },
     worker_process::{WorkerMemory, WorkerSetup},
 };
@@ -25,9 +25,9 @@ use millstream_controlplane::{
     JobHandle, JobMaster, JobMasterConfig, JobMetrics, JobOutcome, WorkerLink, store::MemoryStore,
 };
 use millstream_dataplane::{Carrier, ClusterCa, NetworkSetup};
-use millstream_providers::process::{Output, WorkerProcess};
 
 use crate::{
+    hosted_worker::HostedWorker,
     hosts::Hosts,
     wait_until,
     weather::{Relay, Weather},
@@ -62,7 +62,10 @@ impl Spread {
 pub struct HostedJob {
     pub handle: JobHandle,
     pub hosts: Hosts,
-    workers: Vec<Arc<WorkerProcess>>,
+    /// By host.
+    workers: Vec<HostedWorker>,
+    /// Of workers that were killed.
+    past: Vec<Relay>,
     starter: Starter,
     joining: Sender<Box<dyn WorkerLink>>,
 }
@@ -87,20 +90,19 @@ impl HostedJob {
             spread,
             reports: sender,
             next: 0,
-            relays: HashMap::new(),
         };
         let all: Vec<u8> = (0..starter.spread.hosts).collect();
-        let started: Vec<_> = all.iter().map(|host| starter.start_on(&hosts, *host)).collect();
-        let (workers, links) = started.into_iter().unzip();
+        let workers: Vec<_> = all.iter().map(|host| starter.start_on(&hosts, *host)).collect();
+        let links = workers.iter().map(HostedWorker::link).collect();
         let store = Arc::new(MemoryStore::new());
         let epoch = store.elect();
         let config = JobMasterConfig { graph, workers: links, joining: joined, reports, store, checkpoint_dir, epoch };
-        HostedJob { handle: JobMaster::start(config), hosts, workers, starter, joining }
+        HostedJob { handle: JobMaster::start(config), hosts, workers, past: Vec::new(), starter, joining }
     }
 
     /// The process of the worker of a host.
     pub fn process(&self, host: u8) -> u32 {
-        self.workers[usize::from(host)].id()
+        self.workers[usize::from(host)].process.id()
     }
 
     pub fn metrics(&self) -> JobMetrics {
@@ -113,9 +115,10 @@ impl HostedJob {
     /// If the worker cannot be started.
     pub fn kill_and_replace(&mut self, host: u8) {
         crate::signal("KILL", self.process(host));
-        let (process, link) = self.starter.start_on(&self.hosts, host);
-        self.workers[usize::from(host)] = process;
-        self.joining.send(link).expect("the job has not ended");
+        let worker = self.starter.start_on(&self.hosts, host);
+        self.joining.send(worker.link()).expect("the job has not ended");
+        let killed = mem::replace(&mut self.workers[usize::from(host)], worker);
+        self.past.extend(killed.relay);
     }
 
     /// Waits for the end.
@@ -129,7 +132,8 @@ impl HostedJob {
 
     /// Of all relays together: how many datagrams have passed, were lost, and were later than others.
     pub fn tally(&self) -> [u64; 3] {
-        let tallies = self.starter.relays.values().map(Relay::tally);
+        let present = self.workers.iter().filter_map(|worker| worker.relay.as_ref());
+        let tallies = self.past.iter().chain(present).map(Relay::tally);
         tallies.fold([0; 3], |sum, tally| std::array::from_fn(|at| sum[at] + tally[at]))
     }
 
@@ -159,14 +163,13 @@ struct Starter {
     reports: Sender<FromWorker>,
     /// No number is used twice.
     next: u32,
-    relays: HashMap<WorkerId, Relay>,
 }
 
 impl Starter {
-    fn start_on(&mut self, hosts: &Hosts, host: u8) -> (Arc<WorkerProcess>, Box<dyn WorkerLink>) {
+    fn start_on(&mut self, hosts: &Hosts, host: u8) -> HostedWorker {
         let worker = WorkerId(self.next);
         self.next += 1;
-        let Spread { slots, idle_timeout, connect_timeout, weather, .. } = self.spread;
+        let Spread { slots, idle_timeout, connect_timeout, .. } = self.spread;
         let network = NetworkSetup {
             identity: self.authority.issue(worker, SystemTime::now(), DAY).expect("there is randomness"),
             job: self.job,
@@ -184,63 +187,8 @@ impl Starter {
             network: Some(network),
             log: WorkerLog::default(),
             memory: WorkerMemory::default(),
-        }
-        .to_line();
-        let (registered, registration) = unbounded();
-        let reports = self.reports.clone();
-        let pass_on = move |message: FromWorker| {
-            if let Report::Registered { shuffle_address, .. } = &message.report {
-                let _ = registered.send(*shuffle_address);
-            }
-            // The job may have ended.
-            let _ = reports.send(message);
         };
-        let artifact: &Path = &self.artifact;
-        let process = hosts.on(host, || WorkerProcess::start(artifact, worker, &setup, Output::Inherited, pass_on));
-        let process = Arc::new(process.expect("the artifact can be started"));
-        let mut address = address_of(worker, &registration);
-        if let Some(weather) = weather {
-            let relay = Relay::to(address, hosts, weather, u64::from(worker.0));
-            address = relay.address;
-            self.relays.insert(worker, relay);
-        }
-        let link = Link { process: Arc::downgrade(&process), worker, slots, address };
-        (process, Box::new(link))
-    }
-}
-
-/// Waits until a worker is there. What it prints says why it is not.
-fn address_of(worker: WorkerId, registration: &Receiver<Option<SocketAddr>>) -> SocketAddr {
-    let address = registration.recv_timeout(Duration::from_secs(60));
-    let address = address.unwrap_or_else(|_| panic!("worker {} does not start", worker.0));
-    address.expect("a worker with a network listens")
-}
-
-/// The way of the JobMaster to a worker.
-struct Link {
-    process: Weak<WorkerProcess>,
-    worker: WorkerId,
-    slots: u32,
-    address: SocketAddr,
-}
-
-impl WorkerLink for Link {
-    fn send(&self, message: ToWorker) {
-        // A process that is gone has said so.
-        if let Some(process) = self.process.upgrade() {
-            process.send(&message);
-        }
-    }
-
-    fn worker(&self) -> WorkerId {
-        self.worker
-    }
-
-    fn slots(&self) -> u32 {
-        self.slots
-    }
-
-    fn shuffle_address(&self) -> Option<SocketAddr> {
-        Some(self.address)
+        let reports = self.reports.clone();
+        HostedWorker::start((hosts, host), &self.artifact, setup, self.spread.weather, reports)
     }
 }

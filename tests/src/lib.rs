@@ -10,6 +10,7 @@
 //! | an SSH server | [`ssh`] |
 //! | clients in Python, generated | [`python`] |
 //! | hosts that have nothing but a network in common | [`hosts`] |
+//! | a worker on such a host | [`hosted_worker`] |
 //! | jobs on worker processes of several hosts | [`host_workers`] |
 //! | paths between hosts that delay, lose and reorder | [`weather`] |
 //! | clusters of real processes, by the scripts in `bin/` | [`standalone`] |
@@ -38,6 +39,7 @@ pub mod decoders;
 pub mod dial;
 pub mod flink;
 pub mod host_workers;
+pub mod hosted_worker;
 pub mod hosts;
 pub mod http;
 pub mod job_process;

@@ -2,7 +2,6 @@
 //! the same file.
 
 use std::{
-    net::SocketAddr,
     path::Path,
     process::{Command, Stdio},
     sync::Arc,
@@ -10,10 +9,12 @@ use std::{
 
 use millstream::{
     logging::WorkerLog,
-    model::{id::WorkerId, job_graph::JobGraph, message::ToWorker},
+    model::{id::WorkerId, job_graph::JobGraph},
     worker_process::{WorkerMemory, WorkerSetup},
 };
-use millstream_controlplane::{JobHandle, JobMaster, JobMasterConfig, JobOutcome, WorkerLink, store::MemoryStore};
+use millstream_controlplane::{
+    JobHandle, JobMaster, JobMasterConfig, JobOutcome, ProcessLink, WorkerLink, store::MemoryStore,
+};
 use millstream_providers::process::{Output, WorkerProcess};
 
 /// The job graph, from the artifact in the role `plan`.
@@ -59,7 +60,7 @@ impl RemoteJob {
         let processes: Vec<Arc<WorkerProcess>> = (0..workers).map(start).collect();
         let store = Arc::new(MemoryStore::new());
         let epoch = store.elect();
-        let link = |process: &Arc<WorkerProcess>| Box::new(Link(process.clone(), slots)) as Box<dyn WorkerLink>;
+        let link = |process| Box::new(ProcessLink::new(process, slots, None)) as Box<dyn WorkerLink>;
         let workers = processes.iter().map(link).collect();
         // No others ever join: the sender is gone.
         let joining = crossbeam_channel::unbounded().1;
@@ -70,25 +71,5 @@ impl RemoteJob {
     /// Waits for the end.
     pub fn wait(self) -> JobOutcome {
         self.handle.wait()
-    }
-}
-
-struct Link(Arc<WorkerProcess>, u32);
-
-impl WorkerLink for Link {
-    fn send(&self, message: ToWorker) {
-        self.0.send(&message);
-    }
-
-    fn worker(&self) -> WorkerId {
-        self.0.worker()
-    }
-
-    fn slots(&self) -> u32 {
-        self.1
-    }
-
-    fn shuffle_address(&self) -> Option<SocketAddr> {
-        None
     }
 }

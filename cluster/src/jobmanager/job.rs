@@ -10,7 +10,7 @@ use std::{
 };
 
 use crossbeam_channel::Sender;
-use millstream::{job::FinishedJob, mini_cluster::finished, worker_network::JobNetwork};
+use millstream::{embedded_job::finished, job::FinishedJob, worker_network::JobNetwork};
 use millstream_client::proto::v1::{self, ToTaskManager, to_task_manager::Body};
 use millstream_controlplane::{JobHandle, JobOutcome, WorkerLink, why::JobShape};
 use millstream_model::{
