@@ -83,3 +83,14 @@ pub fn ensure_undisturbed(result: &JobExecutionResult) -> Result<()> {
     ensure!(result.restarts() == 0, "the job was restarted");
     Ok(())
 }
+
+/// How many records have gone from sources to sinks, which count them as `sent` and `received`.
+///
+/// # Errors
+/// If the job was restarted, or not all have arrived.
+pub fn records_passed(result: &JobExecutionResult) -> Result<i64> {
+    ensure_undisturbed(result)?;
+    let (sent, received) = (result.accumulator("sent"), result.accumulator("received"));
+    ensure!(sent == received && sent > 0, "{received} records of {sent} have arrived");
+    Ok(sent)
+}

@@ -9,7 +9,7 @@ use anyhow::{Result, ensure};
 use clap::Args;
 use millstream::{connectors::generator::GeneratorSource, prelude::*};
 use millstream_benches::{
-    cluster::{Cluster, children, millis, proportional_set_mb},
+    cluster::{Cluster, children, median, millis, proportional_set_mb},
     machine::{cpu_seconds_of_process, now_nanos},
     options::{self, Common},
     report::Run,
@@ -85,7 +85,8 @@ fn measure() -> Result<Vec<(&'static str, f64, &'static str)>> {
     thread::sleep(WATCHED);
     let cpu_fraction = (cpu(&all)? - before) / WATCHED.as_secs_f64();
     let jobs = f64::from(JOBS);
-    let (first, last) = (median(&times[..ENDS]), median(&times[times.len() - ENDS..]));
+    let end = times.len() - ENDS;
+    let (first, last) = (median(&mut times[..ENDS]), median(&mut times[end..]));
     Ok(vec![
         ("submit_first_ms", first, "ms"),
         ("submit_50th_ms", last, "ms"),
@@ -94,10 +95,4 @@ fn measure() -> Result<Vec<(&'static str, f64, &'static str)>> {
         ("rss_daemons_per_job_mb", (sum(&daemons)? - idle_mb) / jobs, "MB"),
         ("cpu_fraction_per_job", cpu_fraction / jobs, "1"),
     ])
-}
-
-fn median(times: &[f64]) -> f64 {
-    let mut times = times.to_vec();
-    times.sort_unstable_by(f64::total_cmp);
-    times[times.len() / 2]
 }

@@ -67,9 +67,7 @@ fn measure(Options { channels, seconds, workers }: &Options) -> Result<()> {
     let stream = if *channels == 1 { stream.forward() } else { stream.rebalance() };
     stream.sink_to(Drain { sources }).slot_sharing_group("sinks");
     let result = env.execute(BENCH)?;
-    workers::ensure_undisturbed(&result)?;
-    let (sent, received) = (result.accumulator("sent"), result.accumulator("received"));
-    ensure!(sent == received && sent > 0, "{received} records of {sent} have arrived");
+    let sent = workers::records_passed(&result)?;
     let took = stamp::seconds_between("began", "ended", &result);
     let bytes = sent as f64 * RECORD_BYTES as f64;
     report.add(json!({ "records": sent, "took_seconds": took }));
