@@ -57,7 +57,7 @@ const PARTS: &[Part] = &[
         about: "blocks of text, and sources built from a job graph",
         package: "millstream-connectors",
         flags: &[EXPOSED, OPEN],
-        tests: &["--lib", "--", "text_block::", "lines::", "generator::"],
+        tests: &["--lib", "--", "text_block::", "generator::"],
     },
 ];
 
