@@ -12,6 +12,7 @@
 //! |---|---|
 //! | deployments, triggers, cancellation | [`worker`] |
 //! | the channels of a deployment, and how much room each has | `wiring`, `room` |
+//! | the channels of deployments that are still to come | `expected` |
 //! | what its slots have of memory, and what is used of it | `memory` |
 //! | who a worker is to others | `network` |
 //! | the loop of a slot | `slot_thread` |
@@ -28,6 +29,7 @@ pub mod barrier;
 mod chain;
 mod clock;
 mod coordinator;
+mod expected;
 mod input;
 mod memory;
 mod metrics;

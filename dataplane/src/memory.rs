@@ -29,6 +29,10 @@ impl WorkerMemory {
         self.slots.get(slot.0 as usize).cloned().unwrap_or_else(|| Arc::new(SlotAccount::unlimited()))
     }
 
+    pub(crate) fn slots(&self) -> u32 {
+        self.slots.len() as u32
+    }
+
     /// What there is for buffers, if that is limited.
     pub(crate) fn network_max(&self) -> Option<u64> {
         self.network_max

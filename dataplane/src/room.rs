@@ -12,6 +12,15 @@ use millstream_shuffle::credit::Granter;
 
 use crate::wiring::{Connection, Layout};
 
+/// What a deployment may take of a worker's memory for buffers.
+#[derive(Debug, Default)]
+pub(crate) struct Share {
+    /// What nobody has yet; `None` if nothing is limited.
+    pub(crate) bytes_max: Option<u64>,
+    /// The channels of deployments that are still to come, which get windows as large as this one's.
+    pub(crate) beside: Vec<Vec<Connection>>,
+}
+
 /// The room of a deployment at a worker.
 pub(crate) struct Room {
     /// As large as they fit; other workers may have others.
@@ -25,23 +34,31 @@ pub(crate) struct Room {
 }
 
 impl Room {
-    /// What the layout wants, or less if there is no such memory: windows are halved until it fits.
+    /// What the layout wants, or less if there is no such memory: windows are halved until it fits, together with those of
+    /// the deployments that are still to come. So it does not matter which comes first.
     ///
     /// # Errors
-    /// If there is too little for two segments per channel.
+    /// If there is too little for two segments per channel of this deployment. (If there is for this one, and not for the
+    /// others, then they may not come at all.)
     pub(crate) fn fitting(
         layout: &Layout,
         connections: &[Connection],
         worker: WorkerId,
-        bytes_max: Option<u64>,
+        share: &Share,
     ) -> Result<Room, Failure> {
         let wanted = Room::of(layout.clone(), connections, worker);
-        let bytes_max = bytes_max.unwrap_or(u64::MAX);
+        let bytes_max = share.bytes_max.unwrap_or(u64::MAX);
         let wanted_bytes = wanted.bytes;
+        let bytes_beside = |layout: &Layout| -> u64 {
+            share.beside.iter().map(|connections| Room::of(layout.clone(), connections, worker).bytes).sum()
+        };
         let mut room = wanted;
-        while room.bytes > bytes_max {
-            let smaller = room.layout.with_half_the_windows().map(|layout| Room::of(layout, connections, worker));
-            room = smaller.ok_or_else(|| too_little(room.bytes, bytes_max, connections.len()))?;
+        while room.bytes.saturating_add(bytes_beside(&room.layout)) > bytes_max {
+            match room.layout.with_half_the_windows() {
+                Some(layout) => room = Room::of(layout, connections, worker),
+                None if room.bytes <= bytes_max => break,
+                None => return Err(too_little(room.bytes, bytes_max, connections.len())),
+            }
         }
         if room.bytes < wanted_bytes {
             tracing::info!(
@@ -106,10 +123,16 @@ mod tests {
     }
 
     fn fitting(bytes_max: Option<u64>) -> Result<Room, Failure> {
-        let into = HashMap::from([(subtask(2, 0), 8)]);
-        let out_of = (0..8).map(|index| (subtask(1, index), 1)).collect();
+        beside(8, &[], bytes_max)
+    }
+
+    /// A deployment with so many channels, while others with so many are still to come.
+    fn beside(count: u32, others: &[u32], bytes_max: Option<u64>) -> Result<Room, Failure> {
+        let into = HashMap::from([(subtask(2, 0), count as usize)]);
+        let out_of = (0..count).map(|index| (subtask(1, index), 1)).collect();
         let layout = Layout::fixed(64, 4096, 512, 2048, into, out_of);
-        Room::fitting(&layout, &connections(8), HERE, bytes_max)
+        let share = Share { bytes_max, beside: others.iter().map(|count| connections(*count)).collect() };
+        Room::fitting(&layout, &connections(count), HERE, &share)
     }
 
     #[test]
@@ -127,5 +150,31 @@ mod tests {
         for part in ["8 channels need 1024 bytes", "have 1023", "taskmanager.memory.network.fraction"] {
             assert!(failure.message.contains(part), "{failure}");
         }
+    }
+
+    #[test]
+    fn deployments_that_come_together_all_fit_where_they_would_as_one_and_the_order_does_not_matter() {
+        let counts = [8, 2, 5, 1];
+        let least: u64 = counts.iter().map(|count| u64::from(2 * count) * 64).sum();
+        for bytes_max in (least..9_000).step_by(64) {
+            for first in 0..counts.len() {
+                let mut order = counts;
+                order.rotate_left(first);
+                let (mut left, mut before) = (bytes_max, 0);
+                for (at, count) in order.iter().enumerate() {
+                    let room = beside(*count, &order[at + 1..], Some(left));
+                    let room = room.unwrap_or_else(|failure| panic!("{count} of {order:?} in {bytes_max}: {failure}"));
+                    left -= room.bytes;
+                    // Who comes last may have what the others could not share out, and nobody less than those before.
+                    assert!(room.windows[0] >= before, "{count} of {order:?} in {bytes_max}");
+                    before = room.windows[0];
+                }
+            }
+        }
+        // What fits as it is stays as it is.
+        let room = beside(8, &[2, 5, 1], Some(100_000)).unwrap();
+        assert_eq!(room.windows, fitting(None).unwrap().windows);
+        assert!(beside(8, &[8], Some(1023)).is_err());
+        assert!(beside(8, &[8], Some(1024)).is_ok(), "the others may not come");
     }
 }

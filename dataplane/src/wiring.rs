@@ -27,7 +27,10 @@ use millstream_shuffle::{
     wire::message::ChannelKey,
 };
 
-use crate::{room::Room, slot_thread::SlotMailbox};
+use crate::{
+    room::{Room, Share},
+    slot_thread::SlotMailbox,
+};
 
 /// Where a channel's records come from, which decides how far they are believed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -73,6 +76,7 @@ struct GateParts {
 }
 
 /// One channel of the job.
+#[derive(Debug)]
 pub(crate) struct Connection {
     pub(crate) edge: usize,
     pub(crate) producer: Subtask,
@@ -205,7 +209,7 @@ fn segment_bytes(configured: u64, widest: u64, gate_bytes: u64) -> u64 {
 }
 
 impl Wiring {
-    /// Makes the channels that begin or end at `worker`, which has `network_max` bytes for them.
+    /// Makes the channels that begin or end at `worker`, within their share of its memory.
     ///
     /// # Errors
     /// If the graph and the deployment do not fit together, or records would have to cross a network that this worker or
@@ -217,13 +221,13 @@ impl Wiring {
         worker: WorkerId,
         mailboxes: &BTreeMap<Subtask, SlotMailbox>,
         exchange: Option<(&Exchange, Origin)>,
-        network_max: Option<u64>,
+        share: &Share,
     ) -> Result<Wiring, Failure> {
         let remote = exchange.map_or(Origin::Unproved, |(_, origin)| origin);
         let workers: HashMap<_, _> = deployment.placements.iter().map(|p| (p.subtask, p.worker)).collect();
         let connections = connections(graph, &workers, worker)?;
         let coordinated = coordinated(graph, &workers, worker)?;
-        let Room { layout, windows, granters, bytes } = Room::fitting(layout, &connections, worker, network_max)?;
+        let Room { layout, windows, granters, bytes } = Room::fitting(layout, &connections, worker, share)?;
         let pool = SegmentPool::new(layout.segment_bytes as usize, (bytes / layout.segment_bytes) as usize);
         let mut wiring = Wiring {
             segments: pool.census(),
@@ -371,7 +375,7 @@ fn coordinated(
 }
 
 /// The channels of a region that begin or end at `worker`, in the order in which gates and edges number them.
-fn connections(
+pub(crate) fn connections(
     graph: &JobGraph,
     workers: &HashMap<Subtask, WorkerId>,
     worker: WorkerId,

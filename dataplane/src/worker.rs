@@ -332,7 +332,7 @@ impl Control {
     /// Ends the deployment of this region before, if it was here. Its tasks have ended, or the JobMaster thinks so.
     fn end_earlier(&mut self, deployment: &Deployment) {
         let is_of =
-            |region: &RunningRegion| deployment.placements.iter().any(|it| region.subtasks.contains(&it.subtask));
+            |region: &RunningRegion| deployment.placements.iter().any(|it| region.workers.contains_key(&it.subtask));
         let earlier: Vec<_> =
             self.regions.values().filter(|region| is_of(region)).map(|region| region.generation).collect();
         for generation in earlier {

@@ -2,7 +2,7 @@
 
 #![allow(clippy::disallowed_methods, reason = "tests wait for conditions, with a limit on the wall clock")]
 
-use millstream_tests::{has_ended, http::Http, standalone::StandaloneCluster, wait_until};
+use millstream_tests::{has_ended, http::Http, local, standalone::StandaloneCluster, wait_until};
 use serde_json::{Value, json};
 
 const HUNGRY: &str = env!("CARGO_BIN_EXE_hungry_job");
@@ -104,4 +104,19 @@ fn rest_shows_whose_the_memory_is_and_what_is_used_of_it() {
     );
     assert_eq!(details["metrics"]["nettyShuffleMemoryTotal"], 64 * MIB, "{details}");
     assert_eq!(details["metrics"]["nettyShuffleMemorySegmentsTotal"], 2048, "{details}");
+}
+
+/// Two pipelines without an edge between them are two regions, and the worker is told of one after the other. Each has four
+/// channels, and would take 128 KiB for each: then the second would not get the 64 KiB that each of its channels needs.
+#[test]
+fn pipelines_of_one_job_share_the_memory_for_buffers_though_one_is_deployed_first() {
+    let network = ["taskmanager.memory.network.min=640k", "taskmanager.memory.network.max=640k"];
+    let mut env = local(&[&network[..], &["restart-strategy.type=none"]].concat());
+    env.set_parallelism(4);
+    let pipeline = || env.from_collection(0..1_000_u64).key_by::<u64, _>(|number| *number % 16).count().collect();
+    let pipelines = [pipeline(), pipeline()];
+    let result = env.execute("two pipelines").expect("both fit");
+    for counts in pipelines {
+        assert_eq!(result.collected(&counts).len(), 1_000);
+    }
 }

@@ -23,10 +23,12 @@ use super::{Control, region::RunningRegion};
 use crate::{
     clock,
     coordinator::{self, CoordinatorLine, CoordinatorMail, CoordinatorParts, SubtaskLine},
+    expected::expected,
     metrics::TaskCounters,
     output::Limits,
     processors::{Processors, neighbours},
     restore::RestoredState,
+    room::Share,
     slot_thread::{Blueprint, LifeSign, Mail, Settings, SlotMailbox},
     slot_threads::unknown_vertex,
     snapshot::{Uploader, with_causes},
@@ -86,11 +88,8 @@ impl Control {
         let layout = Layout::new(graph)?;
         let settings = self.settings(graph, &layout)?;
         let exchange = self.exchange.as_ref().map(|(exchange, origin)| (exchange, *origin));
-        let network_max = self.memory.network_max().map(|max| {
-            let taken: u64 = self.regions.values().map(|region| region.network_bytes).sum();
-            max.saturating_sub(taken)
-        });
-        let mut wiring = Wiring::new(graph, deployment, &layout, self.worker, &mailboxes, exchange, network_max)?;
+        let share = self.share(graph)?;
+        let mut wiring = Wiring::new(graph, deployment, &layout, self.worker, &mailboxes, exchange, &share)?;
         let network_bytes = wiring.bytes;
         self.memory.note_segments(wiring.segments.clone(), layout.segment_bytes);
         let uploader = self.uploader(graph)?;
@@ -154,6 +153,16 @@ impl Control {
             .collect();
         // After the tasks, whose mailboxes keep order: a coordinator's first event must find its subtask.
         starting.into_iter().try_for_each(|(parts, mails)| coordinator::start(parts, mails))
+    }
+
+    /// What the region that was just added to the others may take for its channels.
+    fn share(&self, graph: &JobGraph) -> Result<Share, Failure> {
+        let Some(max) = self.memory.network_max() else { return Ok(Share::default()) };
+        let taken: u64 = self.regions.values().map(|region| region.network_bytes).sum();
+        let known = self.regions.values().flat_map(|region| &region.workers);
+        let known = known.map(|(subtask, worker)| (*subtask, *worker)).collect();
+        let beside = expected(graph, &known, self.worker, self.memory.slots())?;
+        Ok(Share { bytes_max: Some(max.saturating_sub(taken)), beside })
     }
 
     fn lines(

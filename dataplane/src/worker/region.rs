@@ -26,8 +26,8 @@ use crate::{
 /// One deployment of a region.
 pub(super) struct RunningRegion {
     pub(super) generation: Generation,
-    /// Of all its subtasks, wherever they are.
-    pub(super) subtasks: BTreeSet<Subtask>,
+    /// Where each of its subtasks is.
+    pub(super) workers: BTreeMap<Subtask, WorkerId>,
     /// Of the tasks here.
     pub(super) placements: Vec<Placement>,
     /// Whether its tasks were told to end: no leader may take them for ones that go on.
@@ -70,7 +70,7 @@ impl RunningRegion {
     ) -> RunningRegion {
         RunningRegion {
             generation: deployment.generation,
-            subtasks: deployment.placements.iter().map(|placement| placement.subtask).collect(),
+            workers: deployment.placements.iter().map(|placement| (placement.subtask, placement.worker)).collect(),
             placements,
             is_ending: false,
             threads,
