@@ -89,6 +89,7 @@ impl HostedCluster {
                 network: Some(network.setup(worker)?),
                 log: WorkerLog::default(),
                 memory: Default::default(),
+                artifact: None,
             };
             let (place, own) = ((&*self.hosts, host), FilePath::new("/proc/self/exe"));
             workers.push(HostedWorker::start(place, own, setup, self.path.weather(), sender.clone()));

@@ -1,12 +1,15 @@
 //! Artifacts in a directory, each under its SHA-256. What has the name has been checked to have the hash.
 
 use std::{
+    collections::HashMap,
     fs::Permissions,
     io,
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
+    sync::{Mutex, MutexGuard, PoisonError},
 };
 
+use millstream::hashed_file::HashedFile;
 use millstream_model::{
     config::{Configuration, TEMPORARY_DIRECTORY},
     fault::Failure,
@@ -26,6 +29,16 @@ pub(crate) struct Artifacts {
     directory: PathBuf,
     /// Whether they outlive the process.
     are_kept: bool,
+    /// By their hashes, those that this process has written or found elsewhere.
+    known: Mutex<HashMap<String, Located>>,
+}
+
+/// An artifact's file.
+#[derive(Clone, Debug)]
+pub(crate) struct Located {
+    pub(crate) path: PathBuf,
+    /// What it was when its content was last looked at.
+    pub(crate) file: HashedFile,
 }
 
 /// Why an artifact was not stored.
@@ -58,7 +71,7 @@ impl Artifacts {
         made.map_err(|cause| {
             Failure::fatal(format!("cannot make {} ({}): {cause}", directory.display(), TEMPORARY_DIRECTORY.name()))
         })?;
-        Ok(Artifacts { directory, are_kept: false })
+        Ok(Artifacts { directory, are_kept: false, known: Mutex::default() })
     }
 
     /// Artifacts that outlive the process, in a directory that nobody but this user can look into.
@@ -69,7 +82,7 @@ impl Artifacts {
         let made = std::fs::create_dir_all(&directory)
             .and_then(|()| std::fs::set_permissions(&directory, Permissions::from_mode(0o700)));
         made.map_err(|cause| Failure::fatal(format!("cannot make {}: {cause}", directory.display())))?;
-        Ok(Artifacts { directory, are_kept: true })
+        Ok(Artifacts { directory, are_kept: true, known: Mutex::default() })
     }
 
     /// Removes those that nobody needs.
@@ -87,6 +100,21 @@ impl Artifacts {
     pub(crate) fn find(&self, sha256: &str) -> Option<PathBuf> {
         let path = self.directory.join(checked(sha256).ok()?);
         path.is_file().then_some(path)
+    }
+
+    /// Where an artifact is that this process has written or found elsewhere, if it has not changed since.
+    pub(crate) fn locate(&self, sha256: &str) -> Option<Located> {
+        let known = self.known().get(sha256).cloned();
+        known.filter(|known| known.file.is(&known.path))
+    }
+
+    /// From now on this is known.
+    pub(crate) fn note(&self, located: Located) {
+        self.known().insert(located.file.sha256().to_owned(), located);
+    }
+
+    fn known(&self) -> MutexGuard<'_, HashMap<String, Located>> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Begins to store an artifact.
@@ -214,6 +242,10 @@ impl Sealed<'_> {
         self.path.persist(&name).map_err(|failed| self.artifacts.error(failed.error))?;
         // Its name, too, has to be there after a power loss, if it is kept.
         File::open(&self.artifacts.directory).await.map_err(error)?.sync_all().await.map_err(error)?;
+        // One that is gone again is not found.
+        if let Ok(file) = HashedFile::written(&name, self.sha256) {
+            self.artifacts.note(Located { path: name, file });
+        }
         Ok(self.bytes)
     }
 }
@@ -248,6 +280,11 @@ mod tests {
         let path = artifacts.find(HASH_OF_ABC).unwrap();
         assert_eq!(std::fs::read(&path).unwrap(), b"abc");
         assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o500);
+        let located = artifacts.locate(HASH_OF_ABC).expect("it is as it was written");
+        assert_eq!((&located.path, located.file), (&path, HashedFile::read(&path).unwrap()));
+        std::fs::set_permissions(&path, Permissions::from_mode(0o700)).unwrap();
+        std::fs::write(&path, b"another").unwrap();
+        assert!(artifacts.locate(HASH_OF_ABC).is_none(), "it was changed");
         drop(artifacts);
         assert_eq!(std::fs::read_dir(root.path()).unwrap().count(), 0, "nothing is left");
     }

@@ -6,7 +6,9 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use millstream::artifact::hash_of;
+use millstream::hashed_file::HashedFile;
+
+use crate::artifacts::Located;
 
 /// Names the folder; without it, `usrlib` in the working directory is looked at.
 const VARIABLE: &str = "MILLSTREAM_USRLIB_DIR";
@@ -48,9 +50,12 @@ pub fn choose(folder: &Path, name: Option<&Path>) -> Result<PathBuf, NoChoice> {
 }
 
 /// The file in the folder that has this hash. Reads all of them.
-pub(crate) fn find(folder: &Path, sha256: &str) -> Option<PathBuf> {
-    let files = files(folder).unwrap_or_default();
-    files.into_iter().find(|file| hash_of(file).is_ok_and(|hash| hash == sha256))
+pub(crate) fn find(folder: &Path, sha256: &str) -> Option<Located> {
+    let mut hashed = files(folder).unwrap_or_default().into_iter().filter_map(|path| {
+        let file = HashedFile::read(&path).ok()?;
+        Some(Located { path, file })
+    });
+    hashed.find(|located| located.file.sha256() == sha256)
 }
 
 /// In the order of their names. A folder that is not there has none.

@@ -6,22 +6,20 @@
 //! ```
 
 use std::{
-    fs, io,
+    io,
     io::Write as _,
     path::Path,
     process::{self, ExitCode, Termination},
     sync::Arc,
 };
 
+use crate::{hashed_file::HashedFile, settings};
 use millstream_api::job::{self, JobError, PipelineExecutor, RunningJob};
 use millstream_model::{
     config::Configuration,
     fault::Failure,
     job_graph::{Artifact, JobGraph},
 };
-use sha2::{Digest, Sha256};
-
-use crate::settings;
 
 /// The version of the engine that this program is linked with.
 pub const ENGINE_VERSION: &str = env!("CARGO_PKG_VERSION");
@@ -201,25 +199,30 @@ static TARGET_BYTES: [u8; TARGET.length] = TARGET.padded();
 /// # Errors
 /// If it cannot be read.
 pub fn hash_of(path: &Path) -> io::Result<String> {
-    let mut hasher = Sha256::new();
-    let mut file = fs::File::open(path)?;
-    let mut block = vec![0; 1 << 20];
-    loop {
-        match io::Read::read(&mut file, &mut block)? {
-            0 => break,
-            read => hasher.update(&block[..read]),
-        }
-    }
-    Ok(hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
+    HashedFile::read(path).map(|file| file.sha256().to_owned())
 }
+
+/// Where a process finds its own executable, whatever has become of its name.
+pub(crate) const THIS_EXECUTABLE: &str = "/proc/self/exe";
 
 /// What identifies the running executable.
 ///
 /// # Errors
 /// If its file cannot be read.
 pub fn own() -> io::Result<Artifact> {
-    let sha256 = hash_of(Path::new("/proc/self/exe"))?;
-    Ok(Artifact { sha256, target: target().to_owned(), engine_version: ENGINE_VERSION.to_owned() })
+    own_file(None).map(|file| describe(&file))
+}
+
+/// The running executable's file. It is read only if it is not the one that is known.
+pub(crate) fn own_file(known: Option<HashedFile>) -> io::Result<HashedFile> {
+    let path = Path::new(THIS_EXECUTABLE);
+    known.filter(|known| known.is(path)).map_or_else(|| HashedFile::read(path), Ok)
+}
+
+/// What identifies the running executable, of which this is the file.
+pub(crate) fn describe(file: &HashedFile) -> Artifact {
+    let (target, engine_version) = (target().to_owned(), ENGINE_VERSION.to_owned());
+    Artifact { sha256: file.sha256().to_owned(), target, engine_version }
 }
 
 /// Prints the first job graph that a program submits, instead of running it, and ends the process.

@@ -42,11 +42,13 @@
 //! | how they find and trust each other | [`worker_network`] |
 //! | jobs for a cluster, when a client runs the program | [`client_line`] |
 //! | what an artifact says about itself | [`artifact`] |
+//! | whether a file is the one whose hash is known | [`hashed_file`] |
 
 pub mod artifact;
 pub mod client_line;
 mod crash;
 pub mod embedded_job;
+pub mod hashed_file;
 pub mod leadership;
 pub mod logging;
 pub mod memory;

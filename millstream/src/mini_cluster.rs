@@ -134,15 +134,16 @@ fn start_processes(
         // None will come, so it is not waited for.
         return Err(NotEnoughSlots { needed, available }.into());
     }
-    let own = artifact::own();
-    graph.artifact = Some(own.map_err(|cause| Failure::fatal(format!("this executable cannot be read: {cause}")))?);
+    let own =
+        artifact::own_file(None).map_err(|cause| Failure::fatal(format!("this executable cannot be read: {cause}")))?;
+    graph.artifact = Some(artifact::describe(&own));
     let (joining_sender, joining) = unbounded();
     check_configured_exposure(&graph.configuration)?;
     let network = JobNetwork::new(graph, JobNetwork::new_authority(graph.job_id)?)?;
     // All of them are on this machine.
     let available = memory::available_bytes() / u64::from(processes);
     let memory = TaskManagerMemory::of(&graph.configuration, available, slots)?.of_slots(1);
-    let config = FleetConfig { processes, slots, memory, network, reports, joining: joining_sender };
+    let config = FleetConfig { processes, artifact: own, slots, memory, network, reports, joining: joining_sender };
     let fleet = WorkerFleet::start(config)?;
     Ok(StartedWorkers { workers: Workers::Processes(fleet), links: Vec::new(), joining })
 }

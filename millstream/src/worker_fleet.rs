@@ -28,19 +28,21 @@ use millstream_model::{
 use millstream_providers::process::{Output, WorkerProcess};
 
 use crate::{
+    artifact::THIS_EXECUTABLE,
+    hashed_file::HashedFile,
     logging::{self, WorkerLog},
     worker_network::JobNetwork,
     worker_process::{WorkerMemory, WorkerSetup},
 };
 
-/// The executable of whoever starts it, even if another file has its name by now.
-const THIS_EXECUTABLE: &str = "/proc/self/exe";
 /// How long processes may take to end after the job.
 const GRACE: Duration = Duration::from_secs(5);
 
 /// What a fleet is told when it starts.
 pub(crate) struct FleetConfig {
     pub(crate) processes: u32,
+    /// The executable of this process.
+    pub(crate) artifact: HashedFile,
     /// Of each process.
     pub(crate) slots: u32,
     /// Of each slot.
@@ -208,7 +210,8 @@ impl Keeper {
         let network = self.config.network.setup(worker).map_err(|failure| failure.message)?;
         let log = WorkerLog { levels: logging::levels(), is_captured: false };
         let memory = WorkerMemory { of_each_slot: Some(self.config.memory), data_bytes_max: None };
-        let setup = WorkerSetup { worker, slots: self.config.slots, network: Some(network), log, memory };
+        let artifact = Some(self.config.artifact.clone());
+        let setup = WorkerSetup { worker, slots: self.config.slots, network: Some(network), log, memory, artifact };
         let process =
             WorkerProcess::start(Path::new(THIS_EXECUTABLE), worker, &setup.to_line(), Output::Inherited, pass_on)
                 .map_err(|error| format!("{error}: {}", std::error::Error::source(&error).expect("it has a cause")))?;

@@ -23,6 +23,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     artifact, crash,
+    hashed_file::HashedFile,
     logging::{self, WorkerLog},
 };
 
@@ -43,6 +44,9 @@ pub struct WorkerSetup {
     /// For whoever starts the process to say.
     #[serde(default)]
     pub memory: WorkerMemory,
+    /// The executable, if whoever starts the process knows its hash: then the worker need not read all of its own file.
+    #[serde(default)]
+    pub artifact: Option<HashedFile>,
 }
 
 /// What a worker may have of memory. Without anything here nothing is limited.
@@ -95,10 +99,10 @@ fn try_run(init: impl FnOnce()) -> Result<(), String> {
         let missing = missing.join(", ");
         return Err(format!("this executable was compiled for CPU features that this machine lacks: {missing}"));
     }
-    let own = artifact::own().map_err(|cause| format!("this executable cannot be read: {cause}"))?;
+    let own = artifact::own_file(setup.artifact).map_err(|cause| format!("this executable cannot be read: {cause}"))?;
     let (sender, reports) = unbounded::<FromWorker>();
     let WorkerSetup { worker, slots, network, memory, .. } = setup;
-    let (artifact, network) = (Some(own.sha256), network.map(Network::from));
+    let (artifact, network) = (Some(own.sha256().to_owned()), network.map(Network::from));
     let config = WorkerConfig { worker, slots, artifact, network, memory: memory.of_each_slot };
     let worker = Worker::start(config, sender).map_err(|failure| failure.to_string())?;
     let commands = worker.sender();

@@ -187,6 +187,7 @@ impl Starter {
             network: Some(network),
             log: WorkerLog::default(),
             memory: WorkerMemory::default(),
+            artifact: None,
         };
         let reports = self.reports.clone();
         HostedWorker::start((hosts, host), &self.artifact, setup, self.spread.weather, reports)

@@ -50,6 +50,7 @@ impl RemoteJob {
                 network: None,
                 log: WorkerLog::default(),
                 memory: WorkerMemory::default(),
+                artifact: None,
             };
             let process =
                 WorkerProcess::start(artifact, setup.worker, &setup.to_line(), Output::Inherited, move |message| {

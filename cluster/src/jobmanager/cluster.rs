@@ -639,8 +639,8 @@ impl State {
                 }
             };
             // What concerns its machine is for the TaskManager to say.
-            let (log, memory) = (WorkerLog::default(), WorkerMemory::default());
-            let setup = WorkerSetup { worker, slots: allocation.slots, network: Some(network), log, memory };
+            let (log, memory, artifact) = (WorkerLog::default(), WorkerMemory::default(), None);
+            let setup = WorkerSetup { worker, slots: allocation.slots, network: Some(network), log, memory, artifact };
             let request = v1::SlotRequest {
                 allocation_id: id.to_string(),
                 job_id: allocation.job.to_string(),

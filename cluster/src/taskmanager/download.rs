@@ -1,27 +1,31 @@
 //! Artifacts, from where they were put in place, or from the JobManager, each once.
 
-use std::{path::PathBuf, sync::Arc};
+use std::sync::Arc;
 
 use millstream_client::proto::v1::{self, task_managers_client::TaskManagersClient};
 
 use super::link::{Link, NoLink};
-use crate::{artifacts::Artifacts, usrlib};
+use crate::{
+    artifacts::{Artifacts, Located},
+    usrlib,
+};
 
 /// The artifact's file; it is downloaded if it is not there, and checked. Over a connection of its own, so that nothing of
 /// other jobs waits behind it.
 ///
 /// # Errors
 /// If it cannot be had, with the reason.
-pub(super) async fn artifact(artifacts: &Arc<Artifacts>, link: &Link, sha256: &str) -> Result<PathBuf, String> {
-    if let Some(path) = artifacts.find(sha256) {
-        return Ok(path);
+pub(super) async fn artifact(artifacts: &Arc<Artifacts>, link: &Link, sha256: &str) -> Result<Located, String> {
+    if let Some(located) = artifacts.locate(sha256) {
+        return Ok(located);
     }
     let (folder, wanted) = (usrlib::folder(), sha256.to_owned());
     // All that is there is read.
     let in_place = tokio::task::spawn_blocking(move || usrlib::find(&folder, &wanted)).await;
-    if let Ok(Some(path)) = in_place {
-        tracing::info!(path = %path.display(), sha256, "an artifact is in place");
-        return Ok(path);
+    if let Ok(Some(located)) = in_place {
+        tracing::info!(path = %located.path.display(), sha256, "an artifact is in place");
+        artifacts.note(located.clone());
+        return Ok(located);
     }
     let because = |why: &dyn std::fmt::Display| format!("the artifact {sha256} cannot be had of the JobManager: {why}");
     let request = v1::DownloadArtifactRequest { sha256: sha256.to_owned() };
@@ -36,5 +40,5 @@ pub(super) async fn artifact(artifacts: &Arc<Artifacts>, link: &Link, sha256: &s
         incoming.write(&answer.chunk).await.map_err(|error| because(&error))?;
     }
     incoming.finish().await.map_err(|error| because(&error))?;
-    artifacts.find(sha256).ok_or_else(|| because(&"it is gone again"))
+    artifacts.locate(sha256).ok_or_else(|| because(&"it is gone again"))
 }

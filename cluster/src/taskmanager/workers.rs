@@ -3,7 +3,6 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    path::PathBuf,
     sync::Arc,
     thread,
     time::Duration,
@@ -25,6 +24,7 @@ use tokio::sync::mpsc::UnboundedSender;
 use super::memory::WorkerLimit;
 use crate::{
     LARGEST_MESSAGE,
+    artifacts::Located,
     logs::{
         capture::WorkerOutput,
         store::{JobFile, JobLogs},
@@ -76,7 +76,7 @@ impl Workers {
         job: JobId,
         mut setup: WorkerSetup,
         limit: WorkerLimit,
-        artifact: impl Future<Output = Result<PathBuf, String>> + Send + 'static,
+        artifact: impl Future<Output = Result<Located, String>> + Send + 'static,
     ) {
         let (sender, lines) = unbounded();
         self.lines.insert(allocation, (job, sender));
@@ -84,10 +84,11 @@ impl Workers {
         setup.log = WorkerLog { levels: self.log_levels(job), is_captured: true };
         tokio::spawn(async move {
             let ended = |why: String| drop(events.send(WorkerEvent::Ended { allocation, why, operator: None }));
-            let path = match artifact.await {
-                Ok(path) => path,
+            let Located { path, file } = match artifact.await {
+                Ok(located) => located,
                 Err(why) => return ended(why),
             };
+            setup.artifact = Some(file);
             let (own, file) = (events.clone(), logs.file(job));
             let keep = move || {
                 let keeper = Keeper { allocation, job, events: own, file, numbers: numbers.clone(), limit };

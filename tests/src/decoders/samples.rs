@@ -338,6 +338,7 @@ fn worker_setups() -> Named {
         network: None,
         log: WorkerLog::default(),
         memory: WorkerMemory::default(),
+        artifact: None,
     }
     .to_line();
     let full = WorkerSetup {
@@ -346,6 +347,7 @@ fn worker_setups() -> Named {
         network: Some(network),
         log: WorkerLog::default(),
         memory: WorkerMemory::default(),
+        artifact: None,
     }
     .to_line();
     let changed = |from: &str, to: &str| {
