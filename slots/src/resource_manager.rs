@@ -47,6 +47,9 @@ struct Job {
     is_over: bool,
     /// Whether its JobMaster waits for workers that an earlier one has left running. Until that is decided, none is started.
     is_adopting: bool,
+    /// The numbers of those that were found. One that was lost since, for its TaskManager had lost its connection, is not
+    /// taken again: its job would hear of its loss and of its return by two ways, in any order.
+    found: BTreeSet<WorkerId>,
 }
 
 /// What holds slots.
@@ -118,17 +121,25 @@ impl ResourceManager {
     }
 
     fn add(&mut self, job: JobId, required_slots: u32, is_adopting: bool) {
-        let new = Job { required_slots, next_worker: 0, still_births: 0, is_over: false, is_adopting };
+        let found = BTreeSet::new();
+        let new = Job { required_slots, next_worker: 0, still_births: 0, is_over: false, is_adopting, found };
         let before = self.jobs.insert(job, new);
         assert!(before.is_none(), "job {job} was submitted twice");
     }
 
-    /// A TaskManager that has just registered holds this from the time of an earlier JobManager. Returns whether its job
-    /// waits for it; then it is to register with it once more ([`on_ready`](Self::on_ready)). If not, it is to be ended, and
+    /// The ids that a TaskManager had before which is about to register and says that it holds these: it has lost its
+    /// connection, and that was not noticed here. They are to be taken for gone ([`on_gone`](Self::on_gone)) before it is
+    /// registered, or its slots would count twice, and the end of a worker for both.
+    pub fn sessions_before(&self, held: &[AllocationId]) -> Vec<TaskManagerId> {
+        self.slots.holders(held)
+    }
+
+    /// A TaskManager that has just registered holds this from the time of an earlier JobManager, or of an earlier connection.
+    /// Returns whether its job waits for it; then it is to register with it once more ([`on_ready`](Self::on_ready)). If not, it is to be ended, and
     /// its slots are free when the TaskManager says so.
     ///
     /// # Panics
-    /// If the TaskManager is not there, or has not so many slots.
+    /// If the TaskManager is not there, or has not so many slots, or is still there [as another](Self::sessions_before).
     pub fn on_held(
         &mut self,
         task_manager: TaskManagerId,
@@ -138,8 +149,10 @@ impl ResourceManager {
     ) -> bool {
         self.slots.on_held(task_manager, id, allocation);
         let Allocation { job: id_of_job, slots } = allocation;
-        let is_known = self.of_job(id_of_job).any(|(_, known)| known.worker == worker);
-        let Some(job) = self.jobs.get_mut(&id_of_job).filter(|job| job.is_adopting && !is_known) else { return false };
+        let Some(job) = self.jobs.get_mut(&id_of_job).filter(|job| job.is_adopting) else { return false };
+        if !job.found.insert(worker) {
+            return false;
+        }
         job.next_worker = job.next_worker.max(worker.0.saturating_add(1));
         self.workers.insert(id, Worker { job: id_of_job, worker, task_manager, slots, is_ready: false });
         self.by_job.insert((id_of_job, id));
@@ -455,6 +468,47 @@ mod tests {
         );
         let kept: Vec<_> = manager.workers().map(|(_, worker)| worker.worker).collect();
         assert_eq!(kept, [WorkerId(4)]);
+    }
+
+    #[test]
+    fn a_task_manager_that_registers_again_before_its_loss_was_noticed_is_counted_once() {
+        let mut manager = manager();
+        manager.on_registered(TaskManagerId(2), 1);
+        let first = request(&mut manager, 1);
+        manager.on_ready(HERE, first.id, first.worker).unwrap();
+        // Its connection is lost, and it has another before anybody here knows.
+        let again = TaskManagerId(3);
+        assert_eq!(manager.sessions_before(&[AllocationId(99)]), []);
+        assert_eq!(manager.sessions_before(&[first.id]), [HERE]);
+        let lost: Vec<_> = manager.on_gone(HERE).into_iter().map(|lost| (lost.job, lost.worker)).collect();
+        assert_eq!(lost, [(JOB, first.worker)], "its job hears of it now, and not when a heartbeat is missed");
+        manager.on_registered(again, 2);
+        assert!(!manager.on_held(again, first.id, first.allocation, first.worker), "its job does not wait for it");
+        let free = |manager: &ResourceManager| manager.task_managers().map(|(id, count)| (id.0, count.free)).collect();
+        let counted: Vec<(u128, u32)> = free(&manager);
+        assert_eq!(counted, [(2, 1), (3, 0)]);
+        assert!(manager.allocate(|| AllocationId(2)).is_empty(), "the slots are held until the worker has gone");
+        assert_eq!(manager.on_gone(HERE), [], "that was known");
+        assert_eq!(manager.on_freed(again, first.id), None, "its job has heard of it");
+        let replaced = request(&mut manager, 2);
+        assert_eq!((replaced.task_manager, replaced.worker, replaced.allocation.slots), (again, WorkerId(1), 2));
+    }
+
+    #[test]
+    fn a_worker_that_was_found_and_lost_does_not_come_back_under_its_number() {
+        let mut manager = taken_up();
+        let lost: Vec<_> = manager.on_gone(HERE).into_iter().map(|lost| lost.worker).collect();
+        assert_eq!(lost, [WorkerId(4)]);
+        let again = TaskManagerId(2);
+        manager.on_registered(again, 2);
+        let held = Allocation { job: JOB, slots: 2 };
+        assert!(
+            !manager.on_held(again, AllocationId(7), held, WorkerId(4)),
+            "its job may not know yet that it was lost"
+        );
+        assert!(manager.on_adoption_decided(JOB, &BTreeSet::new()).is_empty());
+        assert_eq!(manager.on_freed(again, AllocationId(7)), None);
+        assert_eq!(request(&mut manager, 8).worker, WorkerId(5));
     }
 
     #[test]

@@ -105,15 +105,22 @@ impl SlotManager {
         self.free += u64::from(slots);
     }
 
+    /// Who is known to hold one of these. A TaskManager that registers and says that it holds them was there before under
+    /// that id, and its loss was not noticed yet: until it is taken for gone, its slots would be counted twice.
+    pub fn holders(&self, ids: &[AllocationId]) -> Vec<TaskManagerId> {
+        let holds = |slots: &Slots| ids.iter().any(|id| slots.held.contains_key(id));
+        self.task_managers.iter().filter(|(_, slots)| holds(slots)).map(|(id, _)| *id).collect()
+    }
+
     /// A TaskManager that has just registered says that it holds this still. It is taken as it is.
     ///
     /// # Panics
-    /// If it is not there, or has not so many slots.
+    /// If it is not there, or has not so many slots, or [another](SlotManager::holders) holds it.
     pub fn on_held(&mut self, task_manager: TaskManagerId, id: AllocationId, allocation: Allocation) {
+        assert!(self.holders(&[id]).is_empty(), "allocation {id} is held twice");
         let of = self.task_managers.get_mut(&task_manager).expect("it has registered");
         assert!(allocation.slots <= of.free, "TaskManager {task_manager} holds more than it has");
-        let before = of.held.insert(id, allocation);
-        assert!(before.is_none(), "allocation {id} is held twice");
+        of.held.insert(id, allocation);
         of.free -= allocation.slots;
         self.free -= u64::from(allocation.slots);
         *self.held_by.entry(allocation.job).or_default() += allocation.slots;

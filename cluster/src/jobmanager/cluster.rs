@@ -488,7 +488,11 @@ impl Cluster {
         outbox: Outbox,
     ) -> bool {
         let v1::Registration { address, slots, cpu_cores, physical_memory_bytes, memory, .. } = registration;
+        let ids: Vec<_> = held.iter().map(|held| held.id).collect();
         let mut state = self.lock();
+        for before in state.resources.sessions_before(&ids) {
+            self.lose(&mut state, before, "it has registered anew");
+        }
         if state.task_managers.contains_key(&id) {
             return false;
         }
@@ -523,6 +527,11 @@ impl Cluster {
     /// A TaskManager is gone, and all that it ran.
     pub(super) fn on_gone(&self, id: TaskManagerId, why: &str) {
         let mut state = self.lock();
+        self.lose(&mut state, id, why);
+        state.match_slots();
+    }
+
+    fn lose(&self, state: &mut State, id: TaskManagerId, why: &str) {
         let Some(connected) = state.task_managers.remove(&id) else { return };
         self.log_calls.on_gone(id);
         tracing::warn!(task_manager = %id, address = connected.address, why, "a TaskManager is gone");
@@ -531,7 +540,6 @@ impl Cluster {
         for lost in state.resources.on_gone(id) {
             state.tell_lost(lost, Failure::new(&why));
         }
-        state.match_slots();
     }
 
     /// A worker has said something.

@@ -1,6 +1,10 @@
 //! What goes wrong in a history, and when. All of it is over before [`HEALED`]: then everything has to come to its end.
 
-use crate::{network::Time, store::WriteFault, task_manager::OnJobManagerLost};
+use crate::{
+    network::{HEARTBEAT_TIMEOUT, Time},
+    store::WriteFault,
+    task_manager::OnJobManagerLost,
+};
 
 /// From here on nothing goes wrong any more.
 pub const HEALED: Time = 25_000_000;
@@ -37,6 +41,11 @@ pub enum Fault {
     /// The connection to the JobManager is lost, with all that is under way.
     ConnectionLost {
         host: usize,
+    },
+    /// The same, and the JobManager hears nothing of it: the TaskManager is there again before that has noticed.
+    ConnectionCut {
+        host: usize,
+        noticed: Time,
     },
     /// All that the host does takes so many times longer.
     Slow {
@@ -122,7 +131,7 @@ impl Fault {
     fn random(random: &mut fastrand::Rng, hosts: usize, jobs: usize) -> Fault {
         let host = random.usize(0..hosts);
         let length = random.u64(10_000..11_000_000);
-        match random.u32(0..22) {
+        match random.u32(0..23) {
             0..2 => Fault::JobManagerKilled { back: random.u64(10_000..3_000_000) },
             2..5 => {
                 let successor = random.bool().then(|| random.u64(0..length));
@@ -137,6 +146,7 @@ impl Fault {
             17 => Fault::StillBirths { host, length },
             18..20 => Fault::Store(WriteFault::NotWritten),
             20 => Fault::Store(WriteFault::AnswerLost),
+            21 => Fault::ConnectionCut { host, noticed: length.min(HEARTBEAT_TIMEOUT) },
             _ => Fault::Cancel { job: random.usize(0..jobs) },
         }
     }

@@ -219,6 +219,9 @@ impl JobManager {
         let mut wishes = Vec::new();
         match message {
             FromTaskManager::Registration(id, slots, held) => {
+                let ids: Vec<_> = held.iter().map(|held| held.id).collect();
+                let before = self.slots().resources.sessions_before(&ids);
+                before.into_iter().for_each(|before| self.on_gone(before));
                 if self.connections.insert(id, connection).is_none() {
                     send(&self.outbox, id, ToTaskManager::Registered(self.epoch));
                     self.slots().resources.on_registered(id, slots);

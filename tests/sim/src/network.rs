@@ -6,6 +6,9 @@ use std::collections::VecDeque;
 /// Microseconds since the start of the history.
 pub type Time = u64;
 
+/// After so long without a heartbeat the other side is taken for dead.
+pub const HEARTBEAT_TIMEOUT: Time = 5_000_000;
+
 /// One direction of a connection.
 #[derive(Clone, Debug)]
 pub struct Stream<M> {

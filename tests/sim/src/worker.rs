@@ -173,6 +173,18 @@ impl Worker {
         is_deployed && self.tasks.get(&attempt.subtask).is_some_and(|task| task.attempt == attempt && !task.is_over())
     }
 
+    /// Two subtasks of one vertex never share a slot.
+    fn given_twice(&self) -> Option<Deed> {
+        let mut taken = BTreeSet::new();
+        let mut alive = self.tasks.values().filter(|task| !task.is_over()).map(|task| task.attempt);
+        let second = alive.find(|attempt| {
+            let placements = self.deployments.get(&attempt.generation).map(|deployment| &deployment.placements);
+            let placement = placements.into_iter().flatten().find(|placement| placement.subtask == attempt.subtask);
+            placement.is_some_and(|placement| !taken.insert((placement.slot, attempt.subtask.vertex)))
+        })?;
+        Some(Deed::Violation(format!("worker {}: {second:?} has the slot of another subtask", self.id.0)))
+    }
+
     pub fn on_command(&mut self, message: ToWorker, directory: &CheckpointDirectory) -> Vec<Deed> {
         if message.epoch < self.epoch {
             return Vec::new();
@@ -180,7 +192,11 @@ impl Worker {
         self.epoch = message.epoch;
         let ours = |generation: Generation| self.deployments.contains_key(&generation);
         match message.command {
-            Command::Deploy { deployment, .. } => self.on_deploy(*deployment, directory),
+            Command::Deploy { deployment, .. } => {
+                let mut deeds = self.on_deploy(*deployment, directory);
+                deeds.extend(self.given_twice());
+                deeds
+            }
             Command::Cancel { generation } => {
                 let mut deeds = Vec::new();
                 for task in self.tasks.values_mut().filter(|task| task.attempt.generation == generation) {

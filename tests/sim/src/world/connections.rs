@@ -14,9 +14,6 @@ use crate::{
     worker::Worker,
 };
 
-/// After so long without a heartbeat the other side is taken for dead.
-pub(super) const HEARTBEAT_TIMEOUT: Time = 5_000_000;
-
 /// A TaskManager's session with a JobManager.
 pub(super) struct Connection {
     pub host: usize,
@@ -26,6 +23,8 @@ pub(super) struct Connection {
     up: Stream<FromTaskManager>,
     /// Whether the TaskManager still has it; the JobManager may, for a while, when it has not.
     pub is_open_at_host: bool,
+    /// Whether the JobManager does not hear that it was closed.
+    pub is_cut: bool,
 }
 
 impl World {
@@ -60,7 +59,8 @@ impl World {
         self.last_id += 1;
         let (number, id) = (self.last_connection, TaskManagerId(self.last_id));
         let (down, up) = (Stream::default(), Stream::default());
-        let connection = Connection { host, task_manager: id, job_manager: leader, down, up, is_open_at_host: true };
+        let connection =
+            Connection { host, task_manager: id, job_manager: leader, down, up, is_open_at_host: true, is_cut: false };
         self.connections.insert(number, connection);
         let at = &mut self.hosts[host];
         (at.id, at.connection) = (id, Some(number));
@@ -236,6 +236,9 @@ impl World {
         self.after(pause, Event::Connect(host));
         if let Some(connection) = self.connections.get_mut(&number) {
             connection.is_open_at_host = false;
+            if connection.is_cut {
+                return;
+            }
         }
         let delay = self.delay(host);
         self.after(delay, Event::JobManagerLoses { connection: number, by_timeout: false });

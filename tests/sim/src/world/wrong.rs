@@ -1,7 +1,7 @@
 //! How each fault happens.
 
-use super::{At, Event, World, connections::HEARTBEAT_TIMEOUT};
-use crate::{faults::Fault, task_manager::moment};
+use super::{At, Event, World};
+use crate::{faults::Fault, network::HEARTBEAT_TIMEOUT, task_manager::moment};
 
 impl World {
     pub(super) fn goes_wrong(&mut self, fault: Fault) {
@@ -65,6 +65,16 @@ impl World {
                     let (here, there) = (self.random.u64(0..50_000), self.random.u64(0..50_000));
                     self.after(here, Event::HostLoses(connection));
                     self.after(there, Event::JobManagerLoses { connection, by_timeout: false });
+                }
+            }
+            Fault::ConnectionCut { host, noticed } => {
+                if let Some(number) = self.hosts[host].connection
+                    && let Some(connection) = self.connections.get_mut(&number)
+                {
+                    connection.is_cut = true;
+                    let here = self.random.u64(0..50_000);
+                    self.after(here, Event::HostLoses(number));
+                    self.after(noticed, Event::JobManagerLoses { connection: number, by_timeout: true });
                 }
             }
             Fault::Slow { host, factor, length } => {
