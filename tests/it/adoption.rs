@@ -117,6 +117,33 @@ fn a_job_runs_on_while_its_jobmanager_is_killed_and_the_next_one_adopts_it() {
 }
 
 #[test]
+fn what_is_logged_outlives_the_jobmanager_and_ends_with_its_job() {
+    let root = tempfile::tempdir().unwrap();
+    let folder = JobFolder::new(root.path());
+    let scene = Scene::start(&folder, root.path(), &[]);
+    let levels = |arguments: &[&str]| {
+        let output = scene.cluster.ask(&[&["log-level"], arguments].concat());
+        assert!(output.status.success(), "{output:?}");
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    };
+    levels(&["millstream_cluster=DEBUG"]);
+    levels(&["--job", JOB_ID, "shop=TRACE"]);
+    let set = levels(&[]);
+    assert!(set.contains("millstream_cluster=DEBUG") && set.contains(JOB_ID) && set.contains("shop=TRACE"), "{set}");
+    scene.kill_jobmanager();
+    scene.start_jobmanager();
+    wait_until("the adoption", || scene.logged(ADOPTED) == 1);
+    assert_eq!(levels(&[]), set);
+    assert!(scene.logged("DEBUG") > 0, "it holds for the JobManager itself: {}", scene.cluster.log("jobmanager"));
+    scene.cancel();
+    wait_until("nothing is set for the job", || !levels(&[]).contains(JOB_ID));
+    scene.kill_jobmanager();
+    scene.start_jobmanager();
+    let set = levels(&[]);
+    assert!(set.contains("millstream_cluster=DEBUG") && !set.contains(JOB_ID), "{set}");
+}
+
+#[test]
 fn an_adopted_job_whose_worker_is_killed_gets_another_that_its_peers_trust() {
     let root = tempfile::tempdir().unwrap();
     let folder = JobFolder::new(root.path());

@@ -123,6 +123,7 @@ impl Cluster {
         leadership: Leadership,
         accepted: AcceptedJobs,
         ended: EndedJobs,
+        log_levels: SetLevels,
         configuration: Configuration,
         spread: Spread,
     ) -> Cluster {
@@ -140,7 +141,7 @@ impl Cluster {
             configuration: Arc::new(configuration),
             state: Arc::new(Mutex::new(state)),
             log_calls: Arc::default(),
-            log_levels: Arc::default(),
+            log_levels: Arc::new(log_levels),
         }
     }
 
@@ -191,6 +192,13 @@ impl Cluster {
             needed.insert(sha256.clone());
             let timeout = self.configuration.get(&ADOPT_TIMEOUT)?;
             self.start(job, sha256, Some(timeout))?;
+        }
+        let known: BTreeSet<JobId> = self.lock().jobs.keys().copied().collect();
+        self.log_levels.retain(|id| known.contains(&id));
+        let set = self.log_levels.all();
+        if !set.is_empty() {
+            let levels = logging::set_levels(&set);
+            tracing::info!(%levels, "what is logged was changed in the time of an earlier JobManager");
         }
         Ok(needed)
     }
@@ -423,7 +431,7 @@ impl Cluster {
         &self.log_levels
     }
 
-    /// Changes what is logged, here and everywhere, or in the workers of a job. Returns all that is set for it.
+    /// Changes what is logged, here and everywhere, or in the workers of a job. Returns all that is set for it. Writes a file.
     pub(super) fn set_log_levels(&self, job: Option<JobId>, levels: &LogLevels, reset: bool) -> LogLevels {
         let set = self.log_levels.set(job, levels, reset);
         if job.is_none() {

@@ -119,7 +119,9 @@ impl logs_server::Logs for Logs {
         {
             return Err(Status::not_found(format!("there is no job {job} that runs")));
         }
-        let set = self.cluster.set_log_levels(job, &levels, reset).to_string();
+        let cluster = self.cluster.clone();
+        let set = spawn_blocking(move || cluster.set_log_levels(job, &levels, reset).to_string()).await;
+        let set = set.map_err(|cause| Status::internal(format!("the call has failed: {cause}")))?;
         Ok(Response::new(v1::SetLogLevelsResponse { set }))
     }
 }

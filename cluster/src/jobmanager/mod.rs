@@ -64,6 +64,7 @@ use self::{
     cluster::Cluster,
     connections::{Connections, wall_clock},
     ended::EndedJobs,
+    log_levels::SetLevels,
     logs::Logs,
     members::Members,
     one_job::OneJobRunner,
@@ -192,7 +193,8 @@ async fn serve(
     let members = Members::open(&configuration, wall_clock())?;
     let members_tls = members.as_ref().map(|members| members.tls(wall_clock())).transpose()?;
     let ended = EndedJobs::open(&configuration)?;
-    let cluster = Cluster::new(leadership, accepted, ended, configuration.clone(), spread);
+    let log_levels = SetLevels::open(&configuration)?;
+    let cluster = Cluster::new(leadership, accepted, ended, log_levels, configuration.clone(), spread);
     let needed = cluster.recover()?;
     artifacts.retain(|sha256| needed.contains(sha256));
     let connections = Connections {

@@ -13,7 +13,7 @@ use serde_json::Value;
 use tower::ServiceExt;
 
 use super::*;
-use crate::jobmanager::{accepted::AcceptedJobs, ended::EndedJobs};
+use crate::jobmanager::{accepted::AcceptedJobs, ended::EndedJobs, log_levels::SetLevels};
 
 const REQUESTS: usize = 4_000;
 const WORDS: [&str; 29] = [
@@ -106,7 +106,7 @@ async fn served(root: &std::path::Path) -> Router {
     let leadership = Leadership::of(&configuration).unwrap();
     let accepted = AcceptedJobs::open(&configuration).unwrap();
     let ended = EndedJobs::open(&configuration).unwrap();
-    let cluster = Cluster::new(leadership, accepted, ended, configuration.clone(), Spread::Pack);
+    let cluster = Cluster::new(leadership, accepted, ended, SetLevels::default(), configuration.clone(), Spread::Pack);
     let artifacts = Arc::new(Artifacts::open(&configuration, "fuzz").unwrap());
     let address = "127.0.0.1:8081".parse().unwrap();
     router(Rest::new(&configuration, cluster, artifacts, address).await.unwrap(), Router::new())
