@@ -13,7 +13,7 @@
 //! | one job | `job` |
 //! | what holds a job back | `explain` |
 //! | jobs that outlive this process | `accepted`, and what is left of them `ended` |
-//! | a port, with TLS or without | `port`, `opening` |
+//! | a port, with TLS or without | `port`, `opening`, `refusals` |
 //! | what clients may ask by gRPC | `submission` |
 //! | and by REST, as Flink's | `rest` |
 //! | logs of all processes, for clients | `logs`, by `log_calls` to TaskManagers |
@@ -41,6 +41,7 @@ mod opening;
 mod own_task_managers;
 pub(crate) mod port;
 mod programs;
+mod refusals;
 mod rest;
 mod submission;
 

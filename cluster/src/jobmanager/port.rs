@@ -23,7 +23,10 @@ use tokio::{
 };
 use tower::ServiceExt;
 
-use super::opening::Opening;
+use super::{
+    opening::Opening,
+    refusals::{Quiet, Wordy},
+};
 use crate::security::{Peer, in_clear, tls::Tls};
 
 /// How long a client may take until it has said what it speaks, for the head of an HTTP/1.1 request, and between two of
@@ -33,7 +36,7 @@ const HEAD_PATIENCE: Duration = Duration::from_secs(15);
 const PING_INTERVAL: Duration = Duration::from_secs(30);
 const PING_PATIENCE: Duration = Duration::from_secs(15);
 /// Of an HTTP/1.1 request's head, in bytes. Those who ask for many metrics at once have long addresses.
-const HEAD_MAX: usize = 128 << 10;
+pub(super) const HEAD_MAX: usize = 128 << 10;
 /// After there was no room for one more connection.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// How those over TLS begin: a record of the handshake. No method of HTTP does.
@@ -164,11 +167,16 @@ async fn converse<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
     router: Router,
     patience: Duration,
 ) {
-    let router = router.map_request(move |mut request: Request<Incoming>| {
-        request.extensions_mut().insert(peer.clone());
-        request
-    });
-    let stream = TokioIo::new(Opening::new(stream, patience));
+    let quiet = Quiet::default();
+    let (asked, answered) = (quiet.clone(), quiet.clone());
+    let router = router
+        .map_request(move |mut request: Request<Incoming>| {
+            asked.on_request(&request);
+            request.extensions_mut().insert(peer.clone());
+            request
+        })
+        .map_response(move |response| answered.on_response(response));
+    let stream = TokioIo::new(Wordy::new(Opening::new(stream, patience), quiet));
     if let Err(cause) = builder.serve_connection(stream, TowerToHyperService::new(router)).await {
         tracing::debug!(cause, "a client's connection has ended");
     }
@@ -197,7 +205,7 @@ async fn see_off(mut stream: TcpStream) {
 #[cfg(test)]
 #[allow(clippy::disallowed_methods, reason = "certificates are good by the wall clock")]
 mod tests {
-    use std::{fs, os::unix::fs::PermissionsExt, time::SystemTime};
+    use std::{fs, io, os::unix::fs::PermissionsExt, time::SystemTime};
 
     use super::*;
     use crate::{
@@ -242,6 +250,52 @@ mod tests {
         for said in [&b""[..], b"PRI * HT", b"GET / HTTP/1.1\r\nHost: "] {
             assert_eq!(heard(port(soon).await, said).await, "", "{said:?}");
         }
+    }
+
+    #[tokio::test]
+    async fn what_http_itself_refuses_has_a_body_and_what_a_handler_says_is_left_as_it_is() {
+        const LIKE_A_REFUSAL: &str = "HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\n\r\n";
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let empty = get(|| async { axum::http::StatusCode::NOT_FOUND });
+        let pieces = get(|| async {
+            let pieces = (0..3).map(|_| Ok::<_, io::Error>(LIKE_A_REFUSAL));
+            // Each is flushed by itself.
+            axum::body::Body::from_stream(tokio_stream::StreamExt::throttle(
+                tokio_stream::iter(pieces),
+                Duration::from_millis(5),
+            ))
+        });
+        let router = Router::new().route("/", get(|| async { "well" })).route("/empty", empty).route("/pieces", pieces);
+        tokio::spawn(Port::of_clients(None, router).serve(listener));
+        let connect = async || TcpStream::connect(address).await.unwrap();
+        let long = format!("GET /{} HTTP/1.1\r\nHost: x\r\n\r\n", "a".repeat(70_000));
+        let many = format!("GET / HTTP/1.1\r\nHost: x\r\n{}\r\n", "X: a\r\n".repeat(1_000));
+        for (request, status, words) in [
+            (long.as_str(), "414 ", "too long"),
+            (many.as_str(), "431 ", "too large"),
+            ("nonsense\r\n\r\n", "400 ", "no request of HTTP"),
+        ] {
+            let answer = heard(connect().await, request.as_bytes()).await;
+            let (head, body) = answer.split_once("\r\n\r\n").unwrap_or_default();
+            assert!(head.starts_with(&format!("HTTP/1.1 {status}")), "{answer}");
+            assert!(head.contains(&format!("content-length: {}", body.len())), "{answer}");
+            assert!(body.starts_with("{\"errors\":[\"") && body.contains(words), "{answer}");
+        }
+        // Behind an answer that was given, on the same connection.
+        let mut stream = connect().await;
+        stream.write_all(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
+        let mut first = Vec::new();
+        while !first.ends_with(b"well") {
+            assert!(timeout(LONG, stream.read_buf(&mut first)).await.unwrap().unwrap() > 0);
+        }
+        let answer = heard(stream, long.as_bytes()).await;
+        assert!(answer.starts_with("HTTP/1.1 414 ") && answer.contains("too long"), "{answer}");
+        let last = |path: &str| format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+        let answer = heard(connect().await, last("/empty").as_bytes()).await;
+        assert!(answer.starts_with("HTTP/1.1 404 ") && answer.ends_with("\r\n\r\n"), "{answer}");
+        let answer = heard(connect().await, last("/pieces").as_bytes()).await;
+        assert_eq!(answer.matches(LIKE_A_REFUSAL).count(), 3, "{answer}");
     }
 
     #[tokio::test]
