@@ -75,6 +75,9 @@ pub enum Output {
     Captured(TakeOutput),
 }
 
+/// In what is reported of a process that was killed: by whom, nobody says.
+pub const KILLED: &str = "SIGKILL";
+
 /// Takes pieces of what a worker writes.
 pub type TakeOutput = Arc<dyn Fn(OutputStream, &[u8]) + Send + Sync>;
 

@@ -143,6 +143,7 @@ fn the_failure_of_a_job_has_the_last_lines_of_its_worker_and_the_operator_that_h
         ("abort", "killed by signal 6 (SIGABRT)", true),
         ("fault", "killed by signal 11 (SIGSEGV)", true),
         ("exit", "exit code 7", false),
+        ("kill", "killed by signal 9 (SIGKILL)", false),
     ] {
         let job = start(&cluster, &["victim", "1000", "100", ending], &[]);
         wait_until("the job fails", || status(&cluster, &job)["status"] == "FAILED");
@@ -151,6 +152,7 @@ fn the_failure_of_a_job_has_the_last_lines_of_its_worker_and_the_operator_that_h
         for words in [how, "last words of victim", "this is the end", "victim prints 0"] {
             assert!(failure.contains(words), "{words}: {failure}");
         }
+        assert_eq!(failure.contains("the kernel"), ending == "kill", "{failure}");
         let operator = status["last_failure_operator"].as_str();
         assert_eq!(operator.map(|name| name.contains("talk")), crashed.then_some(true), "{operator:?}");
         let shown = cluster.ask(&["status", &job]);

@@ -65,6 +65,11 @@ impl WorkerNumbers {
         self.lock().get(&allocation).map(|worker| worker.job_name.clone()).unwrap_or_default()
     }
 
+    /// What a worker has said of its memory last.
+    pub(crate) fn memory(&self, allocation: AllocationId) -> MemoryMetrics {
+        self.lock().get(&allocation).map(|worker| worker.memory).unwrap_or_default()
+    }
+
     /// What all workers use together.
     pub(crate) fn memory_in_use(&self) -> MemoryInUse {
         let workers = self.lock();

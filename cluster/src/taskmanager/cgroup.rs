@@ -32,9 +32,7 @@ impl CgroupTree {
     /// # Errors
     /// Why that is not to be had.
     pub(super) fn of_this_process() -> Result<CgroupTree, String> {
-        let mounts = fs::read_to_string("/proc/self/mounts").map_err(|cause| format!("/proc/self/mounts: {cause}"))?;
-        let own = fs::read_to_string("/proc/self/cgroup").map_err(|cause| format!("/proc/self/cgroup: {cause}"))?;
-        CgroupTree::below(own_cgroup(&mounts, &own)?, process::id())
+        CgroupTree::below(of_this_process()?, process::id())
     }
 
     fn below(root: PathBuf, own: u32) -> Result<CgroupTree, String> {
@@ -96,11 +94,15 @@ impl Cgroup {
         write(&self.0.join("cgroup.procs"), &process.to_string())
     }
 
-    /// Whether the kernel has killed something in it, since there was no memory left.
+    /// Whether the kernel has killed something in it, since it had used up its memory. What it has killed since the machine had
+    /// none left counts among the kills alike, and not as a limit that was reached.
     pub(super) fn ran_out_of_memory(&self) -> bool {
         let events = fs::read_to_string(self.0.join("memory.events")).unwrap_or_default();
-        let kills = events.lines().find_map(|line| line.strip_prefix("oom_kill "));
-        kills.is_some_and(|kills| kills.trim() != "0")
+        let is_there = |name: &str| {
+            let count = events.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+            count.is_some_and(|count| count.trim() != "0")
+        };
+        is_there("oom") && is_there("oom_kill")
     }
 }
 
@@ -119,6 +121,15 @@ fn write(path: &Path, text: &str) -> Result<(), String> {
 }
 
 /// The folder of this process's cgroup.
+///
+/// # Errors
+/// Why there is none.
+pub(super) fn of_this_process() -> Result<PathBuf, String> {
+    let mounts = fs::read_to_string("/proc/self/mounts").map_err(|cause| format!("/proc/self/mounts: {cause}"))?;
+    let own = fs::read_to_string("/proc/self/cgroup").map_err(|cause| format!("/proc/self/cgroup: {cause}"))?;
+    own_cgroup(&mounts, &own)
+}
+
 fn own_cgroup(mounts: &str, own: &str) -> Result<PathBuf, String> {
     let of_version_2 = |line: &&str| line.split(' ').nth(2) == Some("cgroup2");
     let mount = mounts.lines().find(of_version_2).and_then(|line| line.split(' ').nth(1));
@@ -169,7 +180,11 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         let cgroup = Cgroup(root.path().to_owned());
         assert!(!cgroup.ran_out_of_memory());
-        for (events, expected) in [("low 0\nmax 9\noom 1\noom_kill 0\n", false), ("oom 1\noom_kill 2\n", true)] {
+        for (events, expected) in [
+            ("low 0\nmax 9\noom 1\noom_kill 0\n", false),
+            ("max 0\noom 0\noom_kill 1\n", false),
+            ("oom 1\noom_kill 2\n", true),
+        ] {
             fs::write(root.path().join("memory.events"), events).unwrap();
             assert_eq!(cgroup.ran_out_of_memory(), expected);
         }

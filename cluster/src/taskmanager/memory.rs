@@ -1,6 +1,8 @@
 //! What a TaskManager's workers may have of its memory, what keeps them to it, and how one that has used up its own is told
 //! from those that end otherwise.
 
+use std::path::PathBuf;
+
 use millstream::{memory, worker_process::WorkerMemory};
 use millstream_client::proto::v1;
 use millstream_model::{
@@ -11,9 +13,14 @@ use millstream_model::{
     fault::Failure,
     id::{AllocationId, JobId, WorkerId},
     memory::TaskManagerMemory,
+    message::MemoryMetrics,
 };
+use millstream_providers::process::KILLED;
 
-use super::cgroup::{Cgroup, CgroupTree};
+use super::{
+    cgroup::{self, Cgroup, CgroupTree},
+    kernel_kills::KernelKills,
+};
 use crate::metrics::MemoryShares;
 
 /// The memory of a TaskManager, shared out.
@@ -38,6 +45,10 @@ pub(super) struct WorkerLimit {
     bytes_max: u64,
     slots: u32,
     kept_by: KeptBy,
+    /// What the kernel had killed before it was started.
+    kills_before: KernelKills,
+    /// Of this process, where there is one.
+    own_cgroup: Option<PathBuf>,
 }
 
 #[derive(Debug)]
@@ -106,7 +117,9 @@ impl Memory {
             Keeper::Rlimit => KeptBy::Rlimit,
             Keeper::Nothing => KeptBy::Nothing,
         };
-        WorkerLimit { bytes_max, slots, kept_by }
+        let own_cgroup = cgroup::of_this_process().ok();
+        let kills_before = KernelKills::now(own_cgroup.as_deref());
+        WorkerLimit { bytes_max, slots, kept_by, kills_before, own_cgroup }
     }
 
     /// What a worker is told of its memory.
@@ -135,30 +148,61 @@ impl WorkerLimit {
         }
     }
 
-    /// What is to be said of a worker that has ended, if it has used up its memory. `failed` is how many bytes could not be
-    /// allocated, if its last words say so.
-    pub(super) fn out_of_memory(&self, job: (&str, JobId), worker: WorkerId, failed: Option<u64>) -> Option<String> {
-        let what = match (&self.kept_by, failed) {
+    /// What is to be said of a worker that was killed, and not since it had used up its memory: whether the kernel may have
+    /// done it.
+    pub(super) fn killed(&self, end: &EndOfWorker<'_>) -> Option<String> {
+        end.how.contains(KILLED).then(|| self.kills_before.explain(self.kills()))
+    }
+
+    fn kills(&self) -> KernelKills {
+        KernelKills::now(self.own_cgroup.as_deref())
+    }
+
+    /// What is to be said of a worker that has ended, if it has used up its memory.
+    pub(super) fn out_of_memory(&self, end: &EndOfWorker<'_>) -> Option<String> {
+        let what = match (&self.kept_by, end.failed_bytes) {
             (KeptBy::Cgroup(cgroup), _) if cgroup.ran_out_of_memory() => {
                 "the kernel has killed it when it wanted more (cgroup)".to_owned()
             }
             (KeptBy::Rlimit, Some(bytes)) => format!("{bytes} more could not be allocated (RLIMIT_DATA)"),
             _ => return None,
         };
-        let (name, job) = job;
+        let EndOfWorker { job_name, job, worker, memory, .. } = end;
+        let state = match memory.managed_max {
+            0 | u64::MAX => "how much of it was keyed state is not known".to_owned(),
+            max => format!(
+                "the account of keyed state held {} of its {max} bytes ({}) when the worker last said so, which is twice a \
+                 second, and buffers {}",
+                memory.managed_used,
+                MANAGED_MEMORY.name(),
+                memory.network_used
+            ),
+        };
         Some(format!(
-            "out of memory in job '{name}' ({job}): worker {} has used up the {} bytes ({}) of its {} slots, and {what}. \
-             Keyed state is not the reason: it has a limit of its own ({}). Raise {} or {}, or look for what grows in \
-             functions, sources and sinks",
+            "out of memory in job '{job_name}' ({job}): worker {} has used up the {} bytes ({}) of its {} slots, and {what}. \
+             Of these, {state}. Raise {} or {}, or look for what grows in functions, sources and sinks",
             worker.0,
             self.bytes_max,
             readable(self.bytes_max),
             self.slots,
-            MANAGED_MEMORY.name(),
             PROCESS_MEMORY.name(),
             FLINK_MEMORY.name(),
         ))
     }
+}
+
+/// How one worker has ended.
+#[derive(Debug)]
+pub(super) struct EndOfWorker<'a> {
+    pub(super) job_name: &'a str,
+    pub(super) job: JobId,
+    pub(super) worker: WorkerId,
+    /// As the provider says it.
+    pub(super) how: &'a str,
+    /// How many bytes could not be allocated, if its last words say so.
+    pub(super) failed_bytes: Option<u64>,
+    /// What it has said of its memory last.
+    pub(super) memory: MemoryMetrics,
 }
 
 /// In whole megabytes.
@@ -171,17 +215,37 @@ mod tests {
     use super::*;
 
     fn limit(kept_by: KeptBy) -> WorkerLimit {
-        WorkerLimit { bytes_max: 200 << 20, slots: 2, kept_by }
+        let kills_before = KernelKills::now(None);
+        WorkerLimit { bytes_max: 200 << 20, slots: 2, kept_by, kills_before, own_cgroup: None }
+    }
+
+    fn end(how: &str, failed_bytes: Option<u64>) -> EndOfWorker<'_> {
+        let memory = MemoryMetrics { managed_used: 77, managed_max: 80 << 20, ..MemoryMetrics::default() };
+        EndOfWorker { job_name: "shop", job: JobId(7), worker: WorkerId(3), how, failed_bytes, memory }
     }
 
     #[test]
     fn who_has_used_up_its_memory_is_told_the_job_the_limit_and_the_key() {
-        let of = |limit: &WorkerLimit, failed| limit.out_of_memory(("shop", JobId(7)), WorkerId(3), failed);
-        let message = of(&limit(KeptBy::Rlimit), Some(4096)).unwrap();
-        for part in ["out of memory in job 'shop'", "209715200 bytes (200 mb)", "4096 more", PROCESS_MEMORY.name()] {
+        const ABORTED: &str = "killed by signal 6 (SIGABRT)";
+        let message = limit(KeptBy::Rlimit).out_of_memory(&end(ABORTED, Some(4096))).unwrap();
+        let state = "keyed state held 77 of its 83886080 bytes";
+        for part in
+            ["out of memory in job 'shop'", "209715200 bytes (200 mb)", "4096 more", state, PROCESS_MEMORY.name()]
+        {
             assert!(message.contains(part), "{part}: {message}");
         }
-        assert_eq!(of(&limit(KeptBy::Rlimit), None), None, "it has ended otherwise");
-        assert_eq!(of(&limit(KeptBy::Nothing), Some(4096)), None, "it was not limited by this TaskManager");
+        let early = EndOfWorker { memory: MemoryMetrics::default(), ..end(ABORTED, Some(4096)) };
+        let message = limit(KeptBy::Rlimit).out_of_memory(&early).unwrap();
+        assert!(message.contains("keyed state is not known"), "{message}");
+        assert_eq!(limit(KeptBy::Rlimit).out_of_memory(&end(ABORTED, None)), None, "it has ended otherwise");
+        let unlimited = limit(KeptBy::Nothing).out_of_memory(&end(ABORTED, Some(4096)));
+        assert_eq!(unlimited, None, "it was not limited by this TaskManager");
+    }
+
+    #[test]
+    fn of_who_was_killed_it_is_said_whether_the_kernel_may_have_done_it() {
+        let message = limit(KeptBy::Nothing).killed(&end("killed by signal 9 (SIGKILL)", None)).unwrap();
+        assert!(message.contains("kernel"), "{message}");
+        assert_eq!(limit(KeptBy::Nothing).killed(&end("exit code 1", None)), None);
     }
 }

@@ -18,12 +18,14 @@
 //! | artifacts from it | `download` |
 //! | the worker processes | `workers` |
 //! | how much memory each has, and what keeps it to that | `memory`, `cgroup` |
+//! | whether the kernel has killed one for want of memory | `kernel_kills` |
 //! | what outlives a JobManager | `holdings` |
 //! | logs, for the JobManager | `log_calls` |
 
 mod cgroup;
 mod download;
 mod holdings;
+mod kernel_kills;
 mod link;
 mod log_calls;
 mod memory;

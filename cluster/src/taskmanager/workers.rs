@@ -21,7 +21,7 @@ use millstream_model::{
 use millstream_providers::process::{Output, WorkerProcess};
 use tokio::sync::mpsc::UnboundedSender;
 
-use super::memory::WorkerLimit;
+use super::memory::{EndOfWorker, WorkerLimit};
 use crate::{
     LARGEST_MESSAGE,
     artifacts::Located,
@@ -182,9 +182,18 @@ impl Keeper {
             }
             let event = match message {
                 FromWorker { report: Report::WorkerFailed { failure }, .. } => {
-                    let out_of_memory = limited.out_of_memory((&name, job), worker, written.allocation_failed());
-                    let why = out_of_memory.map_or(String::new(), |why| format!("{why}. "));
-                    let why = format!("{why}{}{}", failure.message, written.last_words());
+                    let end = EndOfWorker {
+                        job_name: &name,
+                        job,
+                        worker,
+                        how: &failure.message,
+                        failed_bytes: written.allocation_failed(),
+                        memory: told.memory(allocation),
+                    };
+                    let first = limited.out_of_memory(&end).map(|why| format!("{why}. "));
+                    let then = if first.is_some() { None } else { limited.killed(&end).map(|why| format!("; {why}")) };
+                    let (first, then) = (first.unwrap_or_default(), then.unwrap_or_default());
+                    let why = format!("{first}{}{then}{}", failure.message, written.last_words());
                     WorkerEvent::Ended { allocation, why, operator: written.crashed() }
                 }
                 message => as_line(allocation, &message),

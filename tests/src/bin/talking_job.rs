@@ -1,6 +1,6 @@
 //! The job of the log tests: each of its records is logged and some are printed. Arguments: a name that is in all of it, how
 //! many records there are and how many a second, and what happens at the fifth: `nothing`, or the worker ends by `abort`,
-//! by `exit` or by `fault`, an access to memory that is not there. `flood` prints a kilobyte for each record instead.
+//! by `exit`, by `kill` or by `fault`, an access to memory that is not there. `flood` prints a kilobyte for each record instead.
 
 use std::{
     process,
@@ -8,6 +8,10 @@ use std::{
 };
 
 use millstream::{connectors::GeneratorSource, prelude::*};
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
 
 static NOWHERE: AtomicPtr<u64> = AtomicPtr::new(std::ptr::without_provenance_mut(8));
 
@@ -28,6 +32,10 @@ fn talk(name: &str, ending: &str, number: u64) -> u64 {
         match ending {
             "abort" => process::abort(),
             "exit" => process::exit(7),
+            "kill" => {
+                let killed = kill(Pid::this(), Signal::SIGKILL);
+                process::exit(if killed.is_ok() { 8 } else { 9 })
+            }
             _ => {
                 // SAFETY: it is not: this ends the process, which is what it is for.
                 unsafe { NOWHERE.load(Ordering::Relaxed).write_volatile(1) }
@@ -41,7 +49,7 @@ fn talk(name: &str, ending: &str, number: u64) -> u64 {
 fn main() -> Result<(), JobError> {
     let arguments: Vec<String> = millstream::args().collect();
     let [name, count, per_second, ending] = &arguments[..] else {
-        eprintln!("usage: talking_job NAME COUNT PER-SECOND nothing|abort|exit|fault|flood");
+        eprintln!("usage: talking_job NAME COUNT PER-SECOND nothing|abort|exit|kill|fault|flood");
         process::exit(2);
     };
     let number = |text: &str| text.parse::<u64>().unwrap_or_else(|_| panic!("'{text}' is no number"));
