@@ -31,7 +31,7 @@ pub struct Options {
     settings: Vec<OsString>,
 }
 
-/// This process as a JobManager for one job, with configuration; what it logs goes to a file that begins with `logs`.
+/// This process as a JobManager for one job, with configuration; what it logs goes to the folder `logs`, which is there.
 ///
 /// # Errors
 /// If there is no room for the log.
@@ -45,7 +45,7 @@ pub fn command(settings: &[OsString], logs: &Path) -> Result<Command, Failure> {
         (JOBMANAGER_PORT.name(), "0"),
         (HIGH_AVAILABILITY.name(), "NONE"),
     ];
-    let mut command = own_process("job-cluster", settings, &logs.with_added_extension("log"))?;
+    let mut command = own_process("job-cluster", settings, &logs.join("jobmanager.log"))?;
     command.args(own.map(|(key, value)| format!("-D{key}={value}")));
     Ok(command)
 }
@@ -74,7 +74,7 @@ pub fn run(options: &Options) -> Result<()> {
 
 fn task_managers(settings: Vec<OsString>, logs: PathBuf, at: SocketAddr) -> TaskManagerCommand {
     Box::new(move |number| {
-        let log = logs.with_added_extension(format!("taskmanager-{number}.log"));
+        let log = logs.join(format!("taskmanager-{number}.log"));
         let mut command = own_process("taskmanager", &settings, &log)?;
         command.arg(format!("-D{}={}", JOBMANAGER_ADDRESS.name(), "localhost"));
         command.arg(format!("-D{}={}", JOBMANAGER_PORT.name(), at.port())).arg("--end-with-input");
@@ -82,14 +82,20 @@ fn task_managers(settings: Vec<OsString>, logs: PathBuf, at: SocketAddr) -> Task
     })
 }
 
-/// A process of this program, which logs to a file.
+/// Names the file that a process logs to.
+const LOG_FILE_VARIABLE: &str = "MILLSTREAM_LOG_FILE";
+
+/// A process of this program, which logs to a file, with what its jobs log beside it, as those that `bin/` starts. What it prints
+/// goes to one with the ending `out`.
 fn own_process(verb: &str, settings: &[OsString], log: &Path) -> Result<Command, Failure> {
     let failed = |what: &str, cause: std::io::Error| Failure::fatal(format!("{what}: {cause}"));
     let program = env::current_exe().map_err(|cause| failed("this program is not found", cause))?;
-    let file = File::create(log).map_err(|cause| failed(&format!("{} cannot be written", log.display()), cause))?;
+    let printed = log.with_extension("out");
+    let file = File::create(&printed);
+    let file = file.map_err(|cause| failed(&format!("{} cannot be written", printed.display()), cause))?;
     let out = file.try_clone().map_err(|cause| failed("no descriptor can be had", cause))?;
     let mut command = Command::new(program);
-    command.arg(verb).args(settings.iter().cloned().map(settings::argument));
+    command.env(LOG_FILE_VARIABLE, log).arg(verb).args(settings.iter().cloned().map(settings::argument));
     command.stdout(Stdio::from(out)).stderr(Stdio::from(file));
     Ok(command)
 }

@@ -31,7 +31,7 @@ pub struct ClusterRequest {
     pub graph: JobGraph,
     /// Absolute.
     pub artifact: PathBuf,
-    /// How the paths of the cluster's logs begin.
+    /// The folder of the cluster's logs.
     pub logs: PathBuf,
     /// Whether the job is cancelled if its client is lost: `execution.shutdown-on-attached-exit`.
     pub ends_with_client: bool,
@@ -64,8 +64,8 @@ impl JobCluster {
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).process_group(0);
         let failed = |what: &dyn std::fmt::Display| {
             Failure::fatal(format!(
-                "no cluster can be started for the job: {what}; its log is {}",
-                request.logs.with_added_extension("log").display()
+                "no cluster can be started for the job: {what}; its logs are in {}",
+                request.logs.display()
             ))
         };
         let mut process = command.spawn().map_err(|cause| failed(&cause))?;
@@ -212,7 +212,7 @@ mod tests {
         assert_eq!(started(&refused).await.unwrap_err().message, "not this one");
         for (script, words) in [("exit 3", "exit status: 3"), ("echo hello", "not understood")] {
             let failure = started(script).await.unwrap_err();
-            assert!(failure.message.contains(words) && failure.message.contains("/log/job.log"), "{failure}");
+            assert!(failure.message.contains(words) && failure.message.contains("/log/job"), "{failure}");
         }
     }
 }

@@ -90,15 +90,14 @@ impl Place {
 
     /// What has been logged by the processes whose logs end like this.
     fn logs(&self, end: &str) -> Vec<String> {
-        let all = fs::read_dir(self.root.path().join("log")).into_iter().flatten().flatten();
-        let of_kind = all.filter(|log| log.path().to_string_lossy().ends_with(end));
-        of_kind.map(|log| fs::read_to_string(log.path()).unwrap()).collect()
+        let below = |folder: PathBuf| fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path());
+        let all = below(self.root.path().join("log")).flat_map(below);
+        let of_kind = all.filter(|log| log.to_string_lossy().ends_with(end));
+        of_kind.map(|log| fs::read_to_string(log).unwrap()).collect()
     }
 
     fn job_managers(&self) -> Vec<String> {
-        let logs = fs::read_dir(self.root.path().join("log")).into_iter().flatten().flatten();
-        let of_jobs = logs.filter(|log| !log.path().to_string_lossy().contains("taskmanager"));
-        of_jobs.map(|log| fs::read_to_string(log.path()).unwrap()).collect()
+        self.logs("/jobmanager.log")
     }
 
     fn growing(&self) -> Growing {
@@ -173,6 +172,12 @@ fn each_execution_gets_a_cluster_with_as_many_task_managers_as_it_needs() {
     place.ended();
     assert_eq!((place.job_managers().len(), place.logs("taskmanager-1.log").len()), (1, 1));
     assert!(place.logs("taskmanager-2.log").is_empty());
+    // In the folder of the cluster, and what its workers have logged beside it.
+    let folders: Vec<_> = fs::read_dir(place.root.path().join("log")).unwrap().flatten().collect();
+    let name = folders[0].file_name().into_string().unwrap();
+    let job = name.strip_prefix("millstream-job-").unwrap_or_else(|| panic!("{folders:?}"));
+    let of_workers = place.logs(&format!("/taskmanager-0-{job}.log"));
+    assert!(of_workers.len() == 1 && of_workers[0].contains("worker-"), "{of_workers:?}");
 
     // The second needs the first one's result, so its cluster comes when that of the first has ended.
     let folder = place.root.path().to_str().unwrap();

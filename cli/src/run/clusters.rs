@@ -56,6 +56,8 @@ async fn send(mut client: Client, graph: &JobGraph, artifact: &Path) -> Result<P
 impl PerJob {
     async fn start(&self, graph: &JobGraph, artifact: &Path) -> Result<Place, Failure> {
         let logs = self.log_folder.join(format!("millstream-job-{}", graph.job_id));
+        std::fs::create_dir_all(&logs)
+            .map_err(|cause| Failure::fatal(format!("{} cannot be made (env.log.dir): {cause}", logs.display())))?;
         let command = job_cluster::command(&self.settings, &logs)?;
         let request = ClusterRequest {
             graph: graph.clone(),
@@ -66,7 +68,7 @@ impl PerJob {
         let cluster = JobCluster::start(command, &request).await?;
         // By name: a certificate is for that.
         let address = format!("localhost:{}", cluster.clients.port());
-        eprintln!("The job has a cluster of its own at {address}, whose logs are {}*.", logs.display());
+        eprintln!("The job has a cluster of its own at {address}, whose logs are in {}.", logs.display());
         let client = Client::connect_with(&address, &self.access).await.map_err(failure)?;
         Ok(Place { client, cluster: Some(cluster) })
     }
