@@ -13,7 +13,8 @@ pub enum Place {
     Join,
     /// Chunks too short for a TLS record of their own, together (`transport/tcp/records.rs`).
     Record,
-    /// A received train of datagrams that is too short to keep its large buffer (`io/trains.rs`).
+    /// A train of datagrams that is too short to keep its large buffer: one that was received (`io/trains.rs`), or is sent
+    /// together with those of other connections (`transport/quic/endpoint.rs`).
     Train,
     /// What was not read at once, moved to the start of its buffer or aside (`transport/tcp/{run,pipe}.rs`).
     Aside,

@@ -495,6 +495,7 @@ impl Transport for QuicConnection {
         while bytes < LOADED_BYTES && self.loaded.len() < TRAINS_PER_TURN && load.has_room(self.loaded.len()) {
             let Some((train, memory)) = self.next_train() else { break };
             bytes += train.bytes;
+            let memory = lock(&self.shared).keep(&train, memory);
             self.loaded.push_back((train, memory));
         }
         self.pump();

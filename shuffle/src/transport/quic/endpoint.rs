@@ -21,6 +21,7 @@ use super::{
     socket::{Io, Socket, Train},
 };
 use crate::{
+    copies::{Place, copied},
     io::Trains,
     transport::{
         BindError, Listener, Options, Transport,
@@ -33,8 +34,11 @@ const RECEIVES_PER_ACCEPT: usize = 256;
 /// With so many handshakes under way, a new peer must first prove that its address is its own: each handshake has a
 /// socket, and addresses can be forged.
 const HANDSHAKES_MAX: usize = 64;
-/// Memory for trains that is kept for the next ones.
-const SPARE_MAX: usize = 64;
+/// Memory for long trains that is kept for the next ones.
+const SPARE_MAX: usize = 16;
+/// Trains up to this length are copied out of the memory that they were made in, if they stay for a while: QUIC asks for as
+/// much as the longest needs, and there may be hundreds of peers.
+const SHORT_TRAIN_BYTES: usize = 2 << 10;
 
 /// What the connections of a listener have in common.
 pub struct Shared {
@@ -102,9 +106,20 @@ impl Shared {
         self.spare.pop().unwrap_or_default()
     }
 
+    /// What a train that is not sent at once is kept in.
+    pub fn keep(&mut self, train: &Train, memory: Vec<u8>) -> Vec<u8> {
+        if train.bytes > SHORT_TRAIN_BYTES {
+            return memory;
+        }
+        copied(Place::Train, train.bytes);
+        let short = memory[..train.bytes].to_vec();
+        self.give_spare(memory);
+        short
+    }
+
     /// Takes memory back.
     pub fn give_spare(&mut self, mut memory: Vec<u8>) {
-        if self.spare.len() < SPARE_MAX {
+        if self.spare.len() < SPARE_MAX && memory.capacity() > SHORT_TRAIN_BYTES {
             memory.clear();
             self.spare.push(memory);
         }
