@@ -8,10 +8,8 @@
 use std::{
     alloc::{self, Layout},
     ptr::NonNull,
-    sync::{Arc, atomic::AtomicUsize},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::AtomicUsize},
 };
-
-use crossbeam_queue::ArrayQueue;
 
 use crate::sync::{AtomicU32, Ordering};
 
@@ -26,7 +24,10 @@ const LINE_BYTES: usize = 64;
 pub struct SegmentPool(Arc<Pool>);
 
 struct Pool {
-    free: ArrayQueue<Memory>,
+    /// The one that came back last is used next: it is the likeliest to be in the processor's cache still, and what a short
+    /// rush has taken stays untouched after it.
+    free: Mutex<Vec<Memory>>,
+    free_max: usize,
     segment_bytes: usize,
     allocated: AtomicUsize,
     in_use: Arc<AtomicUsize>,
@@ -57,7 +58,8 @@ impl SegmentPool {
         assert!(segment_bytes.is_multiple_of(LINE_BYTES) && segment_bytes > 0, "segments consist of cache lines");
         assert!(segment_bytes < SEALED as usize, "segment sizes fit 31 bits");
         SegmentPool(Arc::new(Pool {
-            free: ArrayQueue::new(segments.max(1)),
+            free: Mutex::default(),
+            free_max: segments.max(1),
             segment_bytes,
             allocated: AtomicUsize::new(0),
             in_use: Arc::default(),
@@ -85,7 +87,8 @@ impl SegmentPool {
 
     /// An empty segment.
     pub fn take(&self) -> SegmentWriter {
-        let memory = self.0.free.pop().unwrap_or_else(|| {
+        let free = self.0.free().pop();
+        let memory = free.unwrap_or_else(|| {
             self.0.allocated.fetch_add(1, Ordering::Relaxed);
             Memory::zeroed(self.0.segment_bytes)
         });
@@ -99,6 +102,24 @@ impl SegmentPool {
         };
         let (start, capacity) = (segment.start(), segment.capacity());
         SegmentWriter { segment: Arc::new(segment), start, capacity, filled: 0 }
+    }
+}
+
+impl Pool {
+    fn free(&self) -> MutexGuard<'_, Vec<Memory>> {
+        // Nothing that is done with it can panic half-way.
+        self.free.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn give_back(&self, memory: Memory) {
+        let mut free = self.free();
+        if free.len() < self.free_max {
+            free.push(memory);
+        } else {
+            // More were allocated than are kept (overdraft): the surplus is freed, without the lock.
+            drop(free);
+            drop(memory);
+        }
     }
 }
 
@@ -162,8 +183,7 @@ impl Drop for Segment {
     fn drop(&mut self) {
         self.pool.in_use.fetch_sub(1, Ordering::Release);
         if let Some(memory) = self.memory.take() {
-            // A full pool means more were allocated than it keeps (overdraft): the surplus is freed.
-            let _ = self.pool.free.push(memory);
+            self.pool.give_back(memory);
         }
     }
 }
