@@ -29,14 +29,14 @@ mod tuple;
 pub use key::Key;
 pub use list::{List, ListIter};
 pub use option::ArchivedOpt;
-use rkyv::{Place, Portable, api::high::HighValidator, bytecheck::CheckBytes};
+use rkyv::{Place, Portable, api::low::LowValidator, bytecheck::CheckBytes};
 pub use scalar::ArchivedWide;
 
 use self::archive::{ArchiveWriter, Full};
 
 /// What [`Record::Archived`] must be able to do: lie in bytes of any origin, and be checked there.
-pub trait Archived: Portable + for<'a> CheckBytes<HighValidator<'a, rkyv::rancor::Error>> + 'static {}
-impl<A> Archived for A where A: Portable + for<'a> CheckBytes<HighValidator<'a, rkyv::rancor::Error>> + 'static {}
+pub trait Archived: Portable + for<'a> CheckBytes<LowValidator<'a, rkyv::rancor::Error>> + 'static {}
+impl<A> Archived for A where A: Portable + for<'a> CheckBytes<LowValidator<'a, rkyv::rancor::Error>> + 'static {}
 
 /// A type that streams carry. Derive it: `#[derive(Record)]`.
 ///
