@@ -19,6 +19,10 @@ use millstream_model::{
     message::{MetricValue, OperatorMetric},
 };
 
+/// What each operator counts: records that it has taken, and those that it has emitted, to side outputs too. Flink's names.
+pub(crate) const RECORDS_IN: &str = "numRecordsIn";
+pub(crate) const RECORDS_OUT: &str = "numRecordsOut";
+
 /// A sum that one thread adds to.
 #[derive(Clone, Debug, Default)]
 pub struct Counter {

@@ -6,6 +6,7 @@ use millstream_model::{fault::Failure, key_group::KeyHash};
 
 use crate::{
     flow::{self, Blame, Flow},
+    metrics::{Counter, MetricGroup, RECORDS_IN, RECORDS_OUT},
     record::Record,
     signal::Signal,
 };
@@ -70,6 +71,8 @@ fn waits_typed<T: Record>(push: &dyn Any) -> bool {
 pub struct Outputs<O: Record> {
     main: Main<O>,
     sides: Vec<Side>,
+    /// Each record once, however many consumers it has.
+    records_out: Counter,
 }
 
 enum Main<O: Record> {
@@ -88,9 +91,11 @@ struct Side {
 pub type TaggedPush = (Option<String>, AnyPush);
 
 impl<O: Record> Outputs<O> {
+    /// Those of an operator, which shows how much it emits among its metrics.
+    ///
     /// # Errors
     /// If a consumer takes another type.
-    pub fn new(outputs: Vec<TaggedPush>) -> Result<Outputs<O>, Failure> {
+    pub fn new(outputs: Vec<TaggedPush>, metrics: &MetricGroup) -> Result<Outputs<O>, Failure> {
         let (mut main, mut sides) = (Vec::new(), Vec::new());
         for (tag, push) in outputs {
             match tag {
@@ -103,11 +108,12 @@ impl<O: Record> Outputs<O> {
             1 => Main::One(main.remove(0)),
             _ => Main::Many(main),
         };
-        Ok(Outputs { main, sides })
+        Ok(Outputs { main, sides, records_out: metrics.counter(RECORDS_OUT) })
     }
 
     #[inline]
     pub fn push(&mut self, record: O::Ref<'_>) {
+        self.records_out.add(1);
         match &mut self.main {
             Main::One(push) => push.push(record),
             Main::None => {}
@@ -138,6 +144,7 @@ impl<O: Record> Outputs<O> {
     }
 
     fn push_side<S: Record>(&mut self, tag: &str, record: S::Ref<'_>) {
+        self.records_out.add(1);
         for side in self.sides.iter_mut().filter(|side| side.tag == tag) {
             match side.push.push.downcast_mut::<Box<dyn Push<S>>>() {
                 Some(push) => push.push(record),
@@ -231,18 +238,25 @@ pub struct Node<P, I: Record, O: Record> {
     operator: P,
     outputs: Outputs<O>,
     name: Rc<str>,
+    records_in: Counter,
     input: PhantomData<fn(I)>,
 }
 
 impl<P: Operator<I, O>, I: Record, O: Record> Node<P, I, O> {
-    pub fn new(operator: P, outputs: Outputs<O>, name: Rc<str>) -> Self {
-        Node { operator, outputs, name, input: PhantomData }
+    /// What it takes and emits shows among its metrics.
+    ///
+    /// # Errors
+    /// If a consumer takes another type than it emits.
+    pub fn new(operator: P, outputs: Vec<TaggedPush>, name: Rc<str>, metrics: &MetricGroup) -> Result<Self, Failure> {
+        let outputs = Outputs::new(outputs, metrics)?;
+        Ok(Node { operator, outputs, name, records_in: metrics.counter(RECORDS_IN), input: PhantomData })
     }
 }
 
 impl<P: Operator<I, O>, I: Record, O: Record> Push<I> for Node<P, I, O> {
     #[inline]
     fn push(&mut self, record: I::Ref<'_>) {
+        self.records_in.add(1);
         let blame = Blame::on(&self.name);
         self.operator.process(record, &mut Out(&mut self.outputs));
         blame.lift();
@@ -278,5 +292,55 @@ pub(crate) fn signal_operator<P: Operator<I, O>, I: Record, O: Record>(
         operator.signal(signal, &mut Out(outputs));
     } else if operator.signal(signal, &mut Out(outputs)) == Forward::Now {
         outputs.signal(signal);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use millstream_model::{id::OperatorId, message::MetricValue};
+
+    use super::*;
+    use crate::metrics::MetricRegistry;
+
+    const ODD: OutputTag<u64> = OutputTag::new("odd");
+
+    /// Emits each number twice, and odd ones to the side, too.
+    struct Twice;
+
+    impl Operator<u64, u64> for Twice {
+        fn process(&mut self, number: u64, out: &mut Out<'_, u64>) {
+            out.emit(number);
+            out.emit(number);
+            if number % 2 == 1 {
+                out.emit_to(&ODD, number);
+            }
+        }
+    }
+
+    #[test]
+    fn each_operator_of_a_chain_counts_what_it_takes_and_what_it_emits() {
+        let registry = MetricRegistry::default();
+        let group = |operator: u128, name: &str| MetricGroup {
+            operator: OperatorId(operator),
+            operator_name: name.into(),
+            registry: registry.clone(),
+        };
+        let second = Node::new(Twice, Vec::new(), "second".into(), &group(2, "second")).unwrap();
+        let outputs = vec![(None, AnyPush::new::<u64>(second))];
+        let mut first = Node::<_, u64, u64>::new(Twice, outputs, "first".into(), &group(1, "first")).unwrap();
+        (0..5).for_each(|number| first.push(number));
+        let shown = |operator: &str, name: &str| {
+            let mut all = registry.report().into_iter();
+            let found = all.find(|metric| metric.operator_name == operator && metric.name == name);
+            found.map(|metric| metric.value)
+        };
+        for (operator, name, sum) in [
+            ("first", RECORDS_IN, 5),
+            ("first", RECORDS_OUT, 12),
+            ("second", RECORDS_IN, 10),
+            ("second", RECORDS_OUT, 24),
+        ] {
+            assert_eq!(shown(operator, name), Some(MetricValue::Counter(sum)), "{operator} {name}");
+        }
     }
 }

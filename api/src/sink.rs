@@ -10,7 +10,7 @@ use crate::{
     context::RuntimeContext,
     factory::{Build, Product},
     flow::{self, Flow},
-    push::{AnyPush, Forward, Node, Operator, Out, Outputs},
+    push::{AnyPush, Forward, Node, Operator, Out},
     record::Record,
     signal::Signal,
     state::{Section, SectionKind, Snapshot, snapshot::BeforeAck},
@@ -156,5 +156,6 @@ pub(crate) fn sink<S: Sink>(build: Build<'_>) -> Result<Product, Failure> {
         full: Cell::new(false),
         of: PhantomData,
     };
-    Ok(Product::Push(AnyPush::new(Node::new(operator, Outputs::new(outputs)?, context.name.clone()))))
+    let node = Node::new(operator, outputs, context.name.clone(), &context.metrics())?;
+    Ok(Product::Push(AnyPush::new(node)))
 }

@@ -206,7 +206,7 @@ pub(crate) fn source<S: Source>(build: Build<'_>) -> Result<Product, Failure> {
     let reader = source.reader(&mut context)?;
     Ok(Product::Source(Box::new(SourceNode {
         reader,
-        outputs: Outputs::new(outputs)?,
+        outputs: Outputs::new(outputs, &context.metrics())?,
         flow: context.flow.clone(),
         operator: context.operator,
         name: context.name.clone(),

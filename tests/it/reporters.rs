@@ -103,6 +103,11 @@ fn prometheus_gets_flinks_names_from_each_process() {
         assert_eq!(labels[label], value, "{labels}");
     }
     exceeds("flink_taskmanager_job_task_operator_last_seen", 3_000.0);
+    // What goes through each operator of a chain.
+    for query in ["numRecordsOut{operator_name=\"numbers\"}", "numRecordsIn{operator_name=\"tell\"}"] {
+        exceeds(&format!("flink_taskmanager_job_task_operator_{query}"), 3_000.0);
+    }
+    exceeds("sum(flink_taskmanager_job_task_operator_numRecordsIn{operator_name=\"slowly\"})", 3_000.0);
     // Two workers, and what goes between them.
     exceeds("min(flink_taskmanager_job_worker_Status_JVM_Memory_Heap_Used)", 1e6);
     exceeds("sum(flink_taskmanager_job_shuffle_credit_granted)", 0.0);

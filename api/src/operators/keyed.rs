@@ -15,7 +15,7 @@ use crate::{
     factory::{Build, KeyRef, Product},
     flow::{self, Flow},
     function::{KeyedContext, KeyedProcessFunction, Timer, TimerService},
-    push::{AnyPush, Forward, Node, Operator, Out, Outputs},
+    push::{AnyPush, Forward, Node, Operator, Out},
     record::{Key, Record, key::KeyOf},
     signal::Signal,
     state::{KeyedStates, timer::Timers},
@@ -213,9 +213,9 @@ pub(crate) fn keyed_process<P: KeyedProcessFunction>(mut build: Build<'_>) -> Re
     // for this key and record.
     let key = unsafe { key.resolve::<P::Key, P::In>() }?;
     let function = P::open(conf, &mut build.context)?;
-    let name = build.context.name.clone();
+    let (name, metrics) = (build.context.name.clone(), build.context.metrics());
     let Build { context, outputs, .. } = build;
     let core = KeyedCore::new(context)?;
-    let node = Node::new(KeyedProcess { function, key, core }, Outputs::new(outputs)?, name);
+    let node = Node::new(KeyedProcess { function, key, core }, outputs, name, &metrics)?;
     Ok(Product::Push(AnyPush::new(node)))
 }

@@ -10,7 +10,7 @@ use crate::{
     conjure::conjure,
     context::RuntimeContext,
     factory::{Build, Product},
-    push::{AnyPush, Node, Operator, Out, Outputs},
+    push::{AnyPush, Node, Operator, Out},
     record::Record,
 };
 
@@ -157,8 +157,9 @@ impl<T: Record, U: Record, M: Expand<T, U>> Operator<T, U> for FlatMap<M> {
 
 /// Puts an operator into its place in the chain.
 pub(crate) fn node<T: Record, U: Record>(operator: impl Operator<T, U>, build: Build<'_>) -> Result<Product, Failure> {
-    let outputs = Outputs::new(build.outputs)?;
-    Ok(Product::Push(AnyPush::new(Node::new(operator, outputs, build.context.name.clone()))))
+    let context = build.context;
+    let node = Node::new(operator, build.outputs, context.name.clone(), &context.metrics())?;
+    Ok(Product::Push(AnyPush::new(node)))
 }
 
 pub(crate) fn map<T: Record, U: Record, M: Call<T, U> + Form>(mut build: Build<'_>) -> Result<Product, Failure> {

@@ -10,6 +10,7 @@ use crate::{
     flow::{self, Blame, Flow},
     function::{CoProcessFunction, KeyedCoProcessFunction, ProcessContext},
     head::{Head, read_records},
+    metrics::{Counter, RECORDS_IN},
     push::{Forward, Out, Outputs},
     record::{archive::Trust, key::KeyOf},
     signal::Signal,
@@ -21,11 +22,13 @@ struct CoProcess<P: CoProcessFunction> {
     flow: Rc<Flow>,
     name: Rc<str>,
     watermark: Watermark,
+    records_in: Counter,
 }
 
 impl<P: CoProcessFunction> Head for CoProcess<P> {
     fn records(&mut self, input: u8, frames: &[u8], trust: Trust, budget: &mut u32) -> Result<usize, Failure> {
-        let CoProcess { function, outputs, flow, name, watermark } = self;
+        let CoProcess { function, outputs, flow, name, watermark, records_in } = self;
+        let before = *budget;
         let blame = Blame::on(name);
         let context = ProcessContext { flow, watermark: *watermark };
         let taken = match input {
@@ -37,6 +40,7 @@ impl<P: CoProcessFunction> Head for CoProcess<P> {
             }),
         };
         blame.lift();
+        records_in.add((before - *budget).into());
         taken
     }
 
@@ -56,7 +60,8 @@ pub(crate) fn co_process<P: CoProcessFunction>(mut build: Build<'_>) -> Result<P
     let function = P::open(build.conf()?, &mut build.context)?;
     Ok(Product::Head(Box::new(CoProcess {
         function,
-        outputs: Outputs::new(build.outputs)?,
+        outputs: Outputs::new(build.outputs, &build.context.metrics())?,
+        records_in: build.context.metrics().counter(RECORDS_IN),
         flow: build.context.flow.clone(),
         name: build.context.name.clone(),
         watermark: Watermark::MIN,
@@ -83,11 +88,13 @@ struct KeyedCoProcess<P: KeyedCoProcessFunction> {
     outputs: Outputs<P::Out>,
     flow: Rc<Flow>,
     name: Rc<str>,
+    records_in: Counter,
 }
 
 impl<P: KeyedCoProcessFunction> Head for KeyedCoProcess<P> {
     fn records(&mut self, input: u8, frames: &[u8], trust: Trust, budget: &mut u32) -> Result<usize, Failure> {
-        let KeyedCoProcess { function, keys, core, outputs, flow, name } = self;
+        let KeyedCoProcess { function, keys, core, outputs, flow, name, records_in } = self;
+        let before = *budget;
         let blame = Blame::on(name);
         let taken = match input {
             0 => read_records::<P::In1>(frames, trust, budget, u32::MAX, flow, |record| {
@@ -100,6 +107,7 @@ impl<P: KeyedCoProcessFunction> Head for KeyedCoProcess<P> {
             }),
         };
         blame.lift();
+        records_in.add((before - *budget).into());
         taken
     }
 
@@ -129,7 +137,9 @@ pub(crate) fn keyed_co_process<P: KeyedCoProcessFunction>(mut build: Build<'_>) 
     let keys = unsafe { (keys.0.resolve::<P::Key, P::In1>()?, keys.1.resolve::<P::Key, P::In2>()?) };
     let function = P::open(conf, &mut build.context)?;
     let Build { context, outputs, .. } = build;
-    let (flow, name) = (context.flow.clone(), context.name.clone());
+    let (flow, name, metrics) = (context.flow.clone(), context.name.clone(), context.metrics());
+    let outputs = Outputs::new(outputs, &metrics)?;
     let core = KeyedCore::new(context)?;
-    Ok(Product::Head(Box::new(KeyedCoProcess { function, keys, core, outputs: Outputs::new(outputs)?, flow, name })))
+    let records_in = metrics.counter(RECORDS_IN);
+    Ok(Product::Head(Box::new(KeyedCoProcess { function, keys, core, outputs, flow, name, records_in })))
 }
