@@ -23,7 +23,7 @@ fn write_into<T: Record>(record: T::Ref<'_>, len: usize) -> Result<usize, Full> 
 fn fits_only_where_it_fits<T: Record>(record: T) {
     let archive = written::<T>(record.handle());
     let (needed, again) = (archive.as_slice().len(), read::<T>(&archive));
-    for len in 0..needed {
+    for len in (0..needed).step_by(if cfg!(miri) { 29 } else { 1 }) {
         assert_eq!(write_into::<T>(record.handle(), len), Err(Full), "{len} of {needed}");
         assert_eq!(write_into::<T>(again, len), Err(Full), "{len} of {needed}, archived");
     }
@@ -48,7 +48,7 @@ fn any_buffer_too_small_is_full() {
 #[test]
 fn a_record_of_any_size_is_written_alone() {
     let mut large: Everything = everything();
-    let bytes = if cfg!(miri) { 10_000 } else { 1_000_000 };
+    let bytes = if cfg!(miri) { 1_000 } else { 1_000_000 };
     large.blob = vec![7; bytes];
     let archive = written::<Everything>(large.handle());
     assert!(archive.as_slice().len() > bytes);
