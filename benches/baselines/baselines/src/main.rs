@@ -13,6 +13,7 @@ use harness::{
     report::{Figure, Reporting, Run},
     text::Text,
 };
+use raw::means::Means;
 use serde_json::{Value, json};
 use transport::{Transport, Tuning};
 
@@ -96,6 +97,30 @@ enum Bench {
         #[command(flatten)]
         pace: Pace,
     },
+    /// One thread with many sockets: system calls and tokio-uring, in turns
+    NetworkIo {
+        /// Connections to the other thread
+        #[arg(long, default_value_t = 16)]
+        peers: usize,
+        /// Seconds of each measurement
+        #[arg(long, default_value_t = 1.0)]
+        seconds: f64,
+        /// Only this [default: both]
+        #[arg(long = "with", value_enum)]
+        means: Option<Means>,
+    },
+    /// A file that is written, made durable and read back: system calls and tokio-uring, in turns
+    FileIo {
+        /// MiB of it
+        #[arg(long, default_value_t = 256)]
+        pieces: usize,
+        /// Directory of the file [default: a temporary one]
+        #[arg(long)]
+        dir: Option<PathBuf>,
+        /// Only this [default: both]
+        #[arg(long = "with", value_enum)]
+        means: Option<Means>,
+    },
     /// Every benchmark with every engine, each in a fresh process
     All {
         /// Directory that the word-count text is written into, once [default: a temporary one]
@@ -169,6 +194,23 @@ fn main() {
             let spin = Duration::from_micros(spin_micros);
             reporting.report("latency-local", "hand", conditions, || {
                 latency_run([Some(hand::latency_local::run(pace, spin)), None])
+            });
+        }
+        Bench::NetworkIo { peers, seconds, means } => {
+            let conditions = json!({
+                "transport": "tcp", "processes": 1, "threads": 2, "peers": peers,
+                "ping_bytes": 64, "seconds": seconds,
+            });
+            let time = Duration::from_secs_f64(seconds);
+            reporting.report_in_turns("network-io", &conditions, &engines(means), |engine| {
+                raw::network_io::run(Means::named(engine), peers, time)
+            });
+        }
+        Bench::FileIo { pieces, dir, means } => {
+            let conditions = json!({ "pieces": pieces, "piece_bytes": raw::file_io::PIECE_BYTES });
+            let dir = dir.unwrap_or_else(std::env::temp_dir);
+            reporting.report_in_turns("file-io", &conditions, &engines(means), |engine| {
+                raw::file_io::run(Means::named(engine), &dir, pieces)
             });
         }
         Bench::All { dir, smoke } => all::run(&reporting, dir, smoke),
@@ -247,6 +289,18 @@ fn word_count_local(reporting: &Reporting, text: &Text) {
         ];
         Run { figures, facts: json!({ "words": updates, "distinct": distinct_keys, "sum": sum }) }
     });
+}
+
+/// The one means that was asked for, or both.
+fn engines(means: Option<Means>) -> Vec<&'static str> {
+    let asked = means.map_or(Means::ALL.to_vec(), |means| vec![means]);
+    for means in &asked {
+        if let Err(error) = means.is_there() {
+            let name = means.name();
+            usage(&format!("this kernel has no {name}, try --with syscalls: {error}"));
+        }
+    }
+    asked.into_iter().map(Means::name).collect()
 }
 
 /// The percentiles of whichever side measured them.
