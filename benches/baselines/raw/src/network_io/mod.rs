@@ -63,7 +63,8 @@ impl Passed {
     }
 }
 
-/// Pings, then bulk, each for `time` after a third of it. Processor time is that of the one thread.
+/// Pings, then bulk, each for `time` after a third of it. Processor time is that of the one thread,
+/// except `receiving_cpu_s_per_gb`, of its peers' from the first byte to the last.
 ///
 /// # Panics
 /// If bytes are lost, doubled or misplaced.
@@ -81,7 +82,7 @@ fn measure(means: Means, work: Work, peers: usize, time: Duration) -> (Vec<Figur
     let (near, far) = (0..peers).map(|_| connection()).unzip();
     let received = &Arc::new(AtomicU64::new(0));
     let cpu_before = cpu_seconds();
-    let ((figures, near_passed, near_cpu), (far_passed, far_cpu)) = thread::scope(|scope| {
+    let ((mut figures, near_passed, near_cpu), (far_passed, far_cpu)) = thread::scope(|scope| {
         let far = scope.spawn(move || {
             pin(1);
             let passed = match means {
@@ -108,6 +109,11 @@ fn measure(means: Means, work: Work, peers: usize, time: Duration) -> (Vec<Figur
     let elsewhere = cpu_seconds() - cpu_before - near_cpu - far_cpu;
     let mirrored: Vec<Passed> = far_passed.into_iter().map(Passed::from_the_other_end).collect();
     assert_eq!(near_passed, mirrored, "bytes were lost");
+    if work == Work::Bulk {
+        let bytes: u64 = near_passed.iter().map(|passed| passed.sent).sum();
+        let value = far_cpu / (bytes as f64 / 1e9);
+        figures.push(Figure { metric: "receiving_cpu_s_per_gb", value, unit: "s/GB" });
+    }
     (figures, elsewhere)
 }
 
