@@ -20,8 +20,11 @@ use super::{
     run::Run,
 };
 
-/// What is taken from the socket at a time.
+/// What is received and not read yet, at most.
 const RECEIVE_BYTES: usize = 256 << 10;
+/// The memory for it at first. Most of many connections have little to say, and what is touched of their memory is made of
+/// zeros by the kernel first, in pages of 2 MiB.
+const RECEIVE_BYTES_FIRST: usize = 16 << 10;
 /// Chunks that one system call sends at most.
 const CHUNKS_PER_SEND: usize = 64;
 
@@ -45,7 +48,7 @@ pub struct Pipe {
 
 impl Pipe {
     pub fn plain() -> Self {
-        Pipe { received: Run::new(RECEIVE_BYTES), wire: VecDeque::new(), tls: None }
+        Pipe { received: Run::new(RECEIVE_BYTES_FIRST), wire: VecDeque::new(), tls: None }
     }
 
     pub fn client(machine: UnbufferedClientConnection) -> Self {
@@ -127,6 +130,9 @@ impl Pipe {
     pub fn received(&mut self, outcome: io::Result<usize>) -> io::Result<Io> {
         if let Ok(bytes) = &outcome {
             self.received.fill(*bytes);
+            if self.received.is_filled_to_the_end() {
+                self.received.grow(RECEIVE_BYTES);
+            }
         }
         Pipe::peeked(outcome)
     }

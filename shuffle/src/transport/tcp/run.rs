@@ -31,6 +31,16 @@ impl Run {
         &mut self.memory[self.end..]
     }
 
+    /// Makes it so large in all, unless it is larger.
+    pub fn grow(&mut self, bytes: usize) {
+        if self.memory.len() < bytes {
+            let mut memory = vec![0; bytes];
+            copied(Place::Aside, self.len());
+            memory[..self.len()].copy_from_slice(&self.memory[self.start..self.end]);
+            (self.memory, self.start, self.end) = (memory, 0, self.end - self.start);
+        }
+    }
+
     /// What was put into the room counts from now on.
     pub fn fill(&mut self, bytes: usize) {
         debug_assert!(bytes <= self.memory.len() - self.end);
@@ -39,6 +49,11 @@ impl Run {
 
     pub fn len(&self) -> usize {
         self.end - self.start
+    }
+
+    /// Whether its last place is taken.
+    pub fn is_filled_to_the_end(&self) -> bool {
+        self.end == self.memory.len()
     }
 
     /// How much more it holds without growing.
@@ -55,5 +70,24 @@ impl Run {
         if self.is_empty() {
             (self.start, self.end) = (0, 0);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_in_it_stays_when_it_grows() {
+        let mut run = Run::new(8);
+        run.room(8).copy_from_slice(b"whatever");
+        run.fill(8);
+        assert!(run.is_filled_to_the_end());
+        run.drop_front(4);
+        run.grow(16);
+        assert_eq!((run.filled(), run.vacant()), (&mut b"ever"[..], 12));
+        assert!(!run.is_filled_to_the_end());
+        run.grow(8);
+        assert_eq!(run.vacant(), 12, "it never becomes smaller");
     }
 }
