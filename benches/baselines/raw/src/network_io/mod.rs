@@ -58,7 +58,7 @@ impl Passed {
         Passed { sent: outgoing.passed(), received: incoming.passed() }
     }
 
-    fn from_the_other_end(self) -> Passed {
+    fn mirrored(self) -> Passed {
         Passed { sent: self.received, received: self.sent }
     }
 }
@@ -107,7 +107,7 @@ fn measure(means: Means, work: Work, peers: usize, time: Duration) -> (Vec<Figur
         (near.join().expect("nothing is lost"), far.join().expect("nothing is lost"))
     });
     let elsewhere = cpu_seconds() - cpu_before - near_cpu - far_cpu;
-    let mirrored: Vec<Passed> = far_passed.into_iter().map(Passed::from_the_other_end).collect();
+    let mirrored: Vec<Passed> = far_passed.into_iter().map(Passed::mirrored).collect();
     assert_eq!(near_passed, mirrored, "bytes were lost");
     if work == Work::Bulk {
         let bytes: u64 = near_passed.iter().map(|passed| passed.sent).sum();

@@ -4,12 +4,14 @@ use std::sync::OnceLock;
 
 use harness::records::splitmix;
 
+use super::READ_BYTES;
+
 /// Bytes of one write, and after how many the pattern comes again. As the engine's transport has it.
 pub const WRITE_BYTES: usize = 128 << 10;
 
 /// How much is looked at of each end of what arrives at once. The kernel moves what is between them
-/// together with them; looking at all of it would take the receiver as long as receiving it.
-const CHECKED_BYTES: usize = if cfg!(test) { usize::MAX } else { 64 };
+/// together with them; looking at all of it, as tests do, would take the receiver as long as receiving it.
+const CHECKED_BYTES: usize = if cfg!(test) { READ_BYTES } else { 64 };
 
 fn pattern() -> &'static [u8] {
     static PATTERN: OnceLock<Vec<u8>> = OnceLock::new();

@@ -175,7 +175,7 @@ impl Link {
                 Some(taken) => taken,
             };
             received.fetch_add(taken as u64, Relaxed);
-            if work == Work::Pings && self.incoming.passed() % PING_BYTES as u64 == 0 {
+            if work == Work::Pings && self.incoming.passed().is_multiple_of(PING_BYTES as u64) {
                 self.send_ping();
             }
             // A receive that is not filled has left nothing, unless the end comes after it.

@@ -112,7 +112,7 @@ async fn answer(work: Work, nth: usize, stream: TcpStream, received: Arc<AtomicU
         }
         incoming.take(&memory[..taken]);
         received.fetch_add(taken as u64, Relaxed);
-        if work == Work::Pings && incoming.passed() % PING_BYTES as u64 == 0 {
+        if work == Work::Pings && incoming.passed().is_multiple_of(PING_BYTES as u64) {
             answering = Some(stream.write(outgoing.next(PING_BYTES)).submit());
             outgoing.advance(PING_BYTES);
         }
