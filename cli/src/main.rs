@@ -105,6 +105,7 @@ fn main() -> ExitCode {
         eprintln!("this is the command `millstream`, which is no job");
         return ExitCode::FAILURE;
     }
+    millstream::memory::allow_huge_pages(false);
     let done = match Command::parse().verb {
         Verb::Info(options) => info::run(&options),
         Verb::Run(options) => run::run(&options),

@@ -5,11 +5,22 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use nix::sys::prctl;
+
 /// Bytes; a number that no machine has if it cannot be found out.
 pub fn available_bytes() -> u64 {
     let cgroups = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
     let limits = limit_files(&cgroups, Path::new("/sys/fs/cgroup")).into_iter().filter_map(|path| limit_in(&path));
     limits.chain(machine_bytes()).min().unwrap_or(1 << 50)
+}
+
+/// Whether what this process allocates from now on may consist of huge pages, if the kernel makes them. The processes that it
+/// starts begin with the same. mimalloc asks for them, and the kernel makes 2 MiB of zeros for each that is touched anywhere:
+/// docs/decisions/0025-huge-pages.md has what that costs, and what it is good for.
+pub fn allow_huge_pages(are_allowed: bool) {
+    if let Err(cause) = prctl::set_thp_disable(!are_allowed) {
+        tracing::debug!(%cause, "huge pages are as the system has them");
+    }
 }
 
 /// What the machine has.
@@ -44,6 +55,14 @@ fn limit_in(path: &Path) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn huge_pages_are_forbidden_and_allowed() {
+        for are_allowed in [false, true] {
+            allow_huge_pages(are_allowed);
+            assert_eq!(prctl::get_thp_disable(), Ok(!are_allowed));
+        }
+    }
 
     #[test]
     fn the_limits_of_a_process_are_those_of_its_cgroups_and_of_all_around_them() {

@@ -14,7 +14,7 @@ use millstream_api::{
 use millstream_controlplane::{JobMasterConfig, WorkerLink, scheduler::NotEnoughSlots};
 use millstream_dataplane::{Worker, WorkerConfig};
 use millstream_model::{
-    config::{Configuration, LOCAL_TASK_MANAGERS, TASK_SLOTS},
+    config::{Configuration, LOCAL_TASK_MANAGERS, MEMORY_HUGE_PAGES, TASK_SLOTS},
     fault::Failure,
     id::WorkerId,
     job_graph::JobGraph,
@@ -107,6 +107,7 @@ struct StartedWorkers {
 /// One worker in this process, with as many slots as the job needs.
 fn start_in_process(graph: &JobGraph, reports: Sender<FromWorker>) -> Result<StartedWorkers, Failure> {
     let slots = graph.required_slots();
+    memory::allow_huge_pages(graph.configuration.get(&MEMORY_HUGE_PAGES)?);
     let memory = TaskManagerMemory::of(&graph.configuration, memory::available_bytes(), slots)?.of_slots(1);
     let config = WorkerConfig { worker: WorkerId(0), slots, artifact: None, network: None, memory: Some(memory) };
     let worker = Worker::start(config, reports)?;
@@ -143,7 +144,9 @@ fn start_processes(
     // All of them are on this machine.
     let available = memory::available_bytes() / u64::from(processes);
     let memory = TaskManagerMemory::of(&graph.configuration, available, slots)?.of_slots(1);
-    let config = FleetConfig { processes, artifact: own, slots, memory, network, reports, joining: joining_sender };
+    let huge_pages = graph.configuration.get(&MEMORY_HUGE_PAGES)?;
+    let config =
+        FleetConfig { processes, artifact: own, slots, memory, huge_pages, network, reports, joining: joining_sender };
     let fleet = WorkerFleet::start(config)?;
     Ok(StartedWorkers { workers: Workers::Processes(fleet), links: Vec::new(), joining })
 }

@@ -14,7 +14,7 @@ use millstream_api::job;
 use crate::{
     artifact,
     client_line::{self, CLIENT_VARIABLE},
-    logging,
+    logging, memory,
     mini_cluster::MiniCluster,
     settings, worker_process,
 };
@@ -33,6 +33,7 @@ pub(crate) fn knows_roles() -> bool {
 /// Runs a program in the role that it was started in. Called by what `#[millstream::main]` writes.
 pub fn enter<R: Termination>(init: impl FnOnce(), main: impl FnOnce() -> R) -> ExitCode {
     KNOWS_ROLES.store(true, Ordering::Relaxed);
+    memory::allow_huge_pages(false);
     match env::var(ROLE_VARIABLE).as_deref() {
         Err(_) | Ok("run") => run(init, main),
         Ok("worker") => worker_process::run(init),

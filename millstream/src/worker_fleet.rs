@@ -47,6 +47,7 @@ pub(crate) struct FleetConfig {
     pub(crate) slots: u32,
     /// Of each slot.
     pub(crate) memory: SlotMemory,
+    pub(crate) huge_pages: bool,
     pub(crate) network: JobNetwork,
     pub(crate) reports: Sender<FromWorker>,
     pub(crate) joining: Sender<Box<dyn WorkerLink>>,
@@ -209,7 +210,11 @@ impl Keeper {
         };
         let network = self.config.network.setup(worker).map_err(|failure| failure.message)?;
         let log = WorkerLog { levels: logging::levels(), is_captured: false };
-        let memory = WorkerMemory { of_each_slot: Some(self.config.memory), data_bytes_max: None };
+        let memory = WorkerMemory {
+            of_each_slot: Some(self.config.memory),
+            data_bytes_max: None,
+            huge_pages: self.config.huge_pages,
+        };
         let artifact = Some(self.config.artifact.clone());
         let setup = WorkerSetup { worker, slots: self.config.slots, network: Some(network), log, memory, artifact };
         let process =

@@ -25,6 +25,7 @@ use crate::{
     artifact, crash,
     hashed_file::HashedFile,
     logging::{self, WorkerLog},
+    memory,
 };
 
 /// How long tasks may take to end when whoever started this process is gone.
@@ -56,6 +57,9 @@ pub struct WorkerMemory {
     pub of_each_slot: Option<SlotMemory>,
     /// How many bytes the process may allocate (`RLIMIT_DATA`), if nothing else keeps it to what its slots have.
     pub data_bytes_max: Option<u64>,
+    /// Whether it may consist of huge pages.
+    #[serde(default)]
+    pub huge_pages: bool,
 }
 
 impl WorkerSetup {
@@ -87,6 +91,7 @@ fn try_run(init: impl FnOnce()) -> Result<(), String> {
         .map_err(|cause| format!("a worker is started by a cluster, with a socket as its standard input: {cause}"))?;
     let setup: WorkerSetup =
         serde_json::from_str(&setup).map_err(|cause| format!("the setup is malformed: {cause}"))?;
+    memory::allow_huge_pages(setup.memory.huge_pages);
     // User code included, whatever it does first.
     setup.memory.data_bytes_max.map_or(Ok(()), limit_data)?;
     init();

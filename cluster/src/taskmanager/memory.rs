@@ -7,8 +7,8 @@ use millstream::{memory, worker_process::WorkerMemory};
 use millstream_client::proto::v1;
 use millstream_model::{
     config::{
-        Configuration, FLINK_MEMORY, MANAGED_MEMORY, MEMORY_LIMIT, MemoryLimit, MemorySize, PROCESS_MEMORY,
-        SEGMENT_SIZE, TASK_SLOTS,
+        Configuration, FLINK_MEMORY, MANAGED_MEMORY, MEMORY_HUGE_PAGES, MEMORY_LIMIT, MemoryLimit, MemorySize,
+        PROCESS_MEMORY, SEGMENT_SIZE, TASK_SLOTS,
     },
     fault::Failure,
     id::{AllocationId, JobId, WorkerId},
@@ -28,6 +28,7 @@ use crate::metrics::MemoryShares;
 pub(super) struct Memory {
     shares: TaskManagerMemory,
     segment_bytes: u64,
+    huge_pages: bool,
     keeper: Keeper,
 }
 
@@ -84,7 +85,12 @@ impl Memory {
             kept_by = how,
             "the memory of this TaskManager is shared out"
         );
-        Ok(Memory { shares, segment_bytes: configuration.get(&SEGMENT_SIZE)?.bytes(), keeper })
+        Ok(Memory {
+            shares,
+            segment_bytes: configuration.get(&SEGMENT_SIZE)?.bytes(),
+            huge_pages: configuration.get(&MEMORY_HUGE_PAGES)?,
+            keeper,
+        })
     }
 
     /// For a JobManager.
@@ -125,7 +131,7 @@ impl Memory {
     /// What a worker is told of its memory.
     pub(super) fn of_worker(&self, limit: &WorkerLimit) -> WorkerMemory {
         let data_bytes_max = matches!(limit.kept_by, KeptBy::Rlimit).then_some(limit.bytes_max);
-        WorkerMemory { of_each_slot: Some(self.shares.of_slots(1)), data_bytes_max }
+        WorkerMemory { of_each_slot: Some(self.shares.of_slots(1)), data_bytes_max, huge_pages: self.huge_pages }
     }
 }
 

@@ -68,6 +68,11 @@ group! {
     /// one, else `rlimit`, which limits what the process may allocate; `none` leaves it to the system.
     MEMORY_LIMIT: MemoryLimit = Key::new("taskmanager.memory.limit", "auto").ours();
 
+    /// Whether the memory of workers may consist of huge pages, where the kernel makes them. Keyed state of tens of millions
+    /// of keys is found faster in them. Without them, workers of many peers start and connect in a third of the time, and
+    /// need less than half of the memory.
+    MEMORY_HUGE_PAGES: bool = Key::new("taskmanager.memory.huge-pages", "false").ours();
+
     /// The part of the slots' memory that is for buffers between tasks, shared equally by the slots.
     NETWORK_MEMORY_FRACTION: f64 = Key::new("taskmanager.memory.network.fraction", "0.1")
         .aliases(&["taskmanager.network.memory.fraction"])

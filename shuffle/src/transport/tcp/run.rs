@@ -85,7 +85,8 @@ mod tests {
         assert!(run.is_filled_to_the_end());
         run.drop_front(4);
         run.grow(16);
-        assert_eq!((run.filled(), run.vacant()), (&mut b"ever"[..], 12));
+        assert_eq!(run.filled(), b"ever");
+        assert_eq!(run.vacant(), 12);
         assert!(!run.is_filled_to_the_end());
         run.grow(8);
         assert_eq!(run.vacant(), 12, "it never becomes smaller");
