@@ -42,6 +42,29 @@ impl Counter {
     }
 }
 
+/// A count that costs one addition for each record: others see it when a signal has passed through the chain, as they do what an edge
+/// has counted.
+pub(crate) struct Tally {
+    unseen: i64,
+    seen: Counter,
+}
+
+impl Tally {
+    pub(crate) fn new(seen: Counter) -> Tally {
+        Tally { unseen: 0, seen }
+    }
+
+    #[inline]
+    pub(crate) fn count(&mut self) {
+        self.unseen += 1;
+    }
+
+    /// A signal passes.
+    pub(crate) fn show(&mut self) {
+        self.seen.add(std::mem::take(&mut self.unseen));
+    }
+}
+
 /// A number that one thread sets.
 #[derive(Clone, Debug, Default)]
 pub struct Gauge {

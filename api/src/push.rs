@@ -6,7 +6,7 @@ use millstream_model::{fault::Failure, key_group::KeyHash};
 
 use crate::{
     flow::{self, Blame, Flow},
-    metrics::{Counter, MetricGroup, RECORDS_IN, RECORDS_OUT},
+    metrics::{MetricGroup, RECORDS_IN, RECORDS_OUT, Tally},
     record::Record,
     signal::Signal,
 };
@@ -72,7 +72,7 @@ pub struct Outputs<O: Record> {
     main: Main<O>,
     sides: Vec<Side>,
     /// Each record once, however many consumers it has.
-    records_out: Counter,
+    records_out: Tally,
 }
 
 enum Main<O: Record> {
@@ -108,12 +108,12 @@ impl<O: Record> Outputs<O> {
             1 => Main::One(main.remove(0)),
             _ => Main::Many(main),
         };
-        Ok(Outputs { main, sides, records_out: metrics.counter(RECORDS_OUT) })
+        Ok(Outputs { main, sides, records_out: Tally::new(metrics.counter(RECORDS_OUT)) })
     }
 
     #[inline]
     pub fn push(&mut self, record: O::Ref<'_>) {
-        self.records_out.add(1);
+        self.records_out.count();
         match &mut self.main {
             Main::One(push) => push.push(record),
             Main::None => {}
@@ -123,6 +123,7 @@ impl<O: Record> Outputs<O> {
 
     /// Passes a signal to every consumer, those of side outputs too.
     pub fn signal(&mut self, signal: &mut Signal<'_>) {
+        self.records_out.show();
         match &mut self.main {
             Main::One(push) => push.signal(signal),
             Main::None => {}
@@ -144,7 +145,7 @@ impl<O: Record> Outputs<O> {
     }
 
     fn push_side<S: Record>(&mut self, tag: &str, record: S::Ref<'_>) {
-        self.records_out.add(1);
+        self.records_out.count();
         for side in self.sides.iter_mut().filter(|side| side.tag == tag) {
             match side.push.push.downcast_mut::<Box<dyn Push<S>>>() {
                 Some(push) => push.push(record),
@@ -238,7 +239,7 @@ pub struct Node<P, I: Record, O: Record> {
     operator: P,
     outputs: Outputs<O>,
     name: Rc<str>,
-    records_in: Counter,
+    records_in: Tally,
     input: PhantomData<fn(I)>,
 }
 
@@ -249,14 +250,14 @@ impl<P: Operator<I, O>, I: Record, O: Record> Node<P, I, O> {
     /// If a consumer takes another type than it emits.
     pub fn new(operator: P, outputs: Vec<TaggedPush>, name: Rc<str>, metrics: &MetricGroup) -> Result<Self, Failure> {
         let outputs = Outputs::new(outputs, metrics)?;
-        Ok(Node { operator, outputs, name, records_in: metrics.counter(RECORDS_IN), input: PhantomData })
+        Ok(Node { operator, outputs, name, records_in: Tally::new(metrics.counter(RECORDS_IN)), input: PhantomData })
     }
 }
 
 impl<P: Operator<I, O>, I: Record, O: Record> Push<I> for Node<P, I, O> {
     #[inline]
     fn push(&mut self, record: I::Ref<'_>) {
-        self.records_in.add(1);
+        self.records_in.count();
         let blame = Blame::on(&self.name);
         self.operator.process(record, &mut Out(&mut self.outputs));
         blame.lift();
@@ -271,6 +272,7 @@ impl<P: Operator<I, O>, I: Record, O: Record> Push<I> for Node<P, I, O> {
     }
 
     fn signal(&mut self, signal: &mut Signal<'_>) {
+        self.records_in.show();
         let blame = Blame::on(&self.name);
         signal_operator(&mut self.operator, &mut self.outputs, signal);
         blame.lift();
@@ -329,6 +331,7 @@ mod tests {
         let outputs = vec![(None, AnyPush::new::<u64>(second))];
         let mut first = Node::<_, u64, u64>::new(Twice, outputs, "first".into(), &group(1, "first")).unwrap();
         (0..5).for_each(|number| first.push(number));
+        first.signal(&mut Signal::Flush);
         let shown = |operator: &str, name: &str| {
             let mut all = registry.report().into_iter();
             let found = all.find(|metric| metric.operator_name == operator && metric.name == name);
