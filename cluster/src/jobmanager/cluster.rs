@@ -3,18 +3,17 @@
 use std::{
     collections::{BTreeMap, BTreeSet, HashSet},
     net::IpAddr,
-    sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::Ordering},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use crossbeam_channel::unbounded;
 use millstream::{
     leadership::{Leadership, checkpoint_dir},
-    logging::{self, WorkerLog},
+    logging,
     worker_network::JobNetwork,
-    worker_process::{WorkerMemory, WorkerSetup},
 };
-use millstream_client::proto::v1::{self, ToTaskManager, log_answer::Answer, log_call::Call, to_task_manager::Body};
+use millstream_client::proto::v1::{self, log_answer::Answer, log_call::Call, to_task_manager::Body};
 use millstream_controlplane::{AdoptionConfig, JobHandle, JobMaster, JobMasterConfig};
 use millstream_model::{
     config::{ADOPT_TIMEOUT, Configuration},
@@ -22,21 +21,19 @@ use millstream_model::{
     id::{AllocationId, JobId, LeaderEpoch, TaskManagerId, WorkerId},
     job_graph::JobGraph,
     log::LogLevels,
-    message::{FromWorker, Report},
+    message::FromWorker,
 };
-use millstream_slots::{Allocation, LostWorker, ReportRefused, ResourceManager, Spread, Worker, WorkerRequest};
+use millstream_slots::{Allocation, ResourceManager, Spread, Worker};
 
 use super::{
     accepted::{AcceptedJob, AcceptedJobs},
+    cluster_state::{Connected, State},
     ended::{EndedJob, EndedJobs},
-    job::{Job, Link, Outbox, as_others_reach},
+    job::{Job, Outbox},
     log_calls::LogCalls,
     log_levels::SetLevels,
 };
-use crate::{
-    metrics::{ClusterNumbers, JobNumbers},
-    random_id,
-};
+use crate::metrics::{ClusterNumbers, JobNumbers};
 
 /// Ended jobs beyond these are forgotten, the oldest first.
 const ENDED_JOBS_MAX: usize = 1000;
@@ -54,28 +51,6 @@ pub(super) struct Cluster {
     state: Arc<Mutex<State>>,
     log_calls: Arc<LogCalls>,
     log_levels: Arc<SetLevels>,
-}
-
-struct State {
-    jobs: BTreeMap<JobId, Job>,
-    /// Those that are being stored.
-    arriving: BTreeSet<JobId>,
-    task_managers: BTreeMap<TaskManagerId, Connected>,
-    resources: ResourceManager,
-}
-
-/// A TaskManager that is there.
-struct Connected {
-    address: String,
-    /// Where it has connected from.
-    from: Option<IpAddr>,
-    cpu_cores: u32,
-    physical_memory_bytes: u64,
-    memory: Option<v1::MemoryShares>,
-    memory_in_use: Option<v1::MemoryInUse>,
-    outbox: Outbox,
-    /// When it was last heard of: milliseconds since 1970.
-    heard_millis: i64,
 }
 
 /// A TaskManager, and what holds slots of it.
@@ -590,116 +565,6 @@ impl Cluster {
             tracing::warn!(job = %job.handle.job(), name = job.name, fate, "the JobManager ends while a job runs");
         }
     }
-}
-
-impl State {
-    /// Kills a worker that knows nothing of it.
-    fn end_worker(&self, task_manager: TaskManagerId, id: AllocationId) {
-        let release = v1::SlotRelease { allocation_id: id.to_string(), at_once: true };
-        self.send(task_manager, Body::Release(release));
-    }
-
-    fn on_report(&mut self, from: TaskManagerId, allocation: AllocationId, message: FromWorker) {
-        let is_registration = matches!(message.report, Report::Registered { .. });
-        let sender = match is_registration {
-            true => self.resources.on_ready(from, allocation, message.worker),
-            false => self.resources.sender(from, allocation, message.worker),
-        };
-        let worker = match sender {
-            Ok(worker) => worker,
-            Err(ReportRefused::Unknown(_)) => return,
-            Err(refused) => {
-                tracing::warn!(task_manager = %from, %refused, "a report of a worker is dropped");
-                return;
-            }
-        };
-        let Some(job) = self.jobs.get_mut(&worker.job) else { return };
-        if let Report::Registered { slots, shuffle_address } = message.report {
-            let Some(connected) = self.task_managers.get(&from) else { return };
-            job.trouble = None;
-            let link = Link {
-                job: worker.job,
-                worker: worker.worker,
-                slots: slots.min(worker.slots),
-                shuffle_address: shuffle_address.map(|address| as_others_reach(address, connected.from)),
-                allocation,
-                outbox: connected.outbox.clone(),
-                is_over: job.is_over.clone(),
-            };
-            // A job that has ended does not take it, and its slots are released.
-            let _ = job.joining.send(Box::new(link));
-        }
-        let _ = job.reports.send(message);
-    }
-
-    fn send(&self, task_manager: TaskManagerId, body: Body) {
-        if let Some(connected) = self.task_managers.get(&task_manager) {
-            // One that is gone has its end told by its connection.
-            let _ = connected.outbox.send(Ok(ToTaskManager { body: Some(body) }));
-        }
-    }
-
-    /// Gives free slots to jobs that miss some.
-    fn match_slots(&mut self) {
-        for WorkerRequest { task_manager, id, allocation, worker } in self.resources.allocate(new_id) {
-            let Some(job) = self.jobs.get_mut(&allocation.job) else { continue };
-            let network = match job.network.setup(worker) {
-                Ok(network) => network,
-                Err(failure) => {
-                    tracing::error!(job = %allocation.job, %failure, "a worker cannot be set up");
-                    job.trouble = Some(failure.to_string());
-                    self.resources.on_freed(task_manager, id);
-                    // No worker has failed, so nothing is waited for.
-                    self.resources.require_again(allocation.job);
-                    continue;
-                }
-            };
-            // What concerns its machine is for the TaskManager to say.
-            let (log, memory, artifact) = (WorkerLog::default(), WorkerMemory::default(), None);
-            let setup = WorkerSetup { worker, slots: allocation.slots, network: Some(network), log, memory, artifact };
-            let request = v1::SlotRequest {
-                allocation_id: id.to_string(),
-                job_id: allocation.job.to_string(),
-                slots: allocation.slots,
-                sha256: job.sha256.clone(),
-                setup: setup.to_line(),
-            };
-            self.send(task_manager, Body::Request(request));
-        }
-        for (id, worker) in self.resources.retire() {
-            let Worker { job, worker, task_manager, slots, .. } = worker;
-            tracing::info!(%job, worker = worker.0, slots, "a worker is ended, for its job gets more slots of its TaskManager");
-            self.end_worker(task_manager, id);
-            let failure = Failure::new("it was ended, since its job gets one with more slots of its TaskManager");
-            self.tell_lost(LostWorker { job, worker, pause: None }, failure);
-        }
-        for (job, missing) in self.resources.missing() {
-            tracing::info!(%job, missing, "a job waits for slots");
-        }
-    }
-
-    /// Jobs end on threads of their own; what they have told their workers shows in a flag of theirs.
-    fn note_what_is_over(&mut self) {
-        for (id, _) in self.jobs.iter().filter(|(_, job)| !job.has_ended() && job.is_over.load(Ordering::SeqCst)) {
-            self.resources.on_over(*id);
-        }
-    }
-
-    /// Tells a job that a worker of it is gone.
-    fn tell_lost(&mut self, lost: LostWorker, failure: Failure) {
-        let Some(job) = self.jobs.get_mut(&lost.job) else { return };
-        let why = failure.message.clone();
-        // A job that has ended does not hear it.
-        let _ = job.reports.send(FromWorker { worker: lost.worker, report: Report::WorkerFailed { failure } });
-        if lost.pause.is_some() {
-            job.trouble = Some(format!("a worker could not be started: {why}"));
-        }
-    }
-}
-
-/// An id that nobody has used.
-fn new_id() -> AllocationId {
-    AllocationId(random_id())
 }
 
 #[expect(clippy::disallowed_methods, reason = "people are told when a job was submitted")]

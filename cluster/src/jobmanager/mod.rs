@@ -9,7 +9,7 @@
 //!
 //! | Look here for | module |
 //! |---|---|
-//! | jobs, slots and TaskManagers together | `cluster` |
+//! | jobs, slots and TaskManagers together | `cluster`, over `cluster_state` |
 //! | one job | `job` |
 //! | what holds a job back | `explain` |
 //! | jobs that outlive this process | `accepted`, and what is left of them `ended` |
@@ -28,6 +28,7 @@ mod accepted;
 mod application;
 mod calls;
 mod cluster;
+mod cluster_state;
 mod connections;
 mod ended;
 mod explain;

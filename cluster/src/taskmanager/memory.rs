@@ -30,6 +30,8 @@ pub(super) struct Memory {
     segment_bytes: u64,
     huge_pages: bool,
     keeper: Keeper,
+    /// Of this process, where there is one.
+    own_cgroup: Option<PathBuf>,
 }
 
 /// What keeps workers to their memory.
@@ -48,7 +50,7 @@ pub(super) struct WorkerLimit {
     kept_by: KeptBy,
     /// What the kernel had killed before it was started.
     kills_before: KernelKills,
-    /// Of this process, where there is one.
+    /// Of the TaskManager.
     own_cgroup: Option<PathBuf>,
 }
 
@@ -90,6 +92,7 @@ impl Memory {
             segment_bytes: configuration.get(&SEGMENT_SIZE)?.bytes(),
             huge_pages: configuration.get(&MEMORY_HUGE_PAGES)?,
             keeper,
+            own_cgroup: cgroup::of_this_process().ok(),
         })
     }
 
@@ -123,9 +126,8 @@ impl Memory {
             Keeper::Rlimit => KeptBy::Rlimit,
             Keeper::Nothing => KeptBy::Nothing,
         };
-        let own_cgroup = cgroup::of_this_process().ok();
-        let kills_before = KernelKills::now(own_cgroup.as_deref());
-        WorkerLimit { bytes_max, slots, kept_by, kills_before, own_cgroup }
+        let kills_before = KernelKills::now(self.own_cgroup.as_deref());
+        WorkerLimit { bytes_max, slots, kept_by, kills_before, own_cgroup: self.own_cgroup.clone() }
     }
 
     /// What a worker is told of its memory.
