@@ -94,8 +94,9 @@ impl Config {
         let fitting = u16::try_from(fitting).unwrap_or(u16::MAX).max(MTU_ETHERNET);
         let interface_mtu = socket.interface_mtu();
         let mtu_max = payload(peer, interface_mtu).min(fitting).min(options.mtu_max).max(MTU_MIN);
-        // Such packets leave no machine, so that nothing on their way can be too small for them.
-        let is_loopback = interface_mtu == u16::MAX;
+        // No other interface has more than 65,535. Such packets leave no machine, so that nothing on their way can be too small
+        // for them.
+        let is_loopback = interface_mtu > u32::from(u16::MAX);
         let mut discovery = MtuDiscoveryConfig::default();
         discovery.upper_bound(mtu_max).minimum_change((mtu_max.saturating_sub(MTU_ETHERNET) / 2).max(MTU_STEP_MIN));
         let mut acks = AckFrequencyConfig::default();
@@ -131,7 +132,8 @@ pub fn streams_max(lanes: u8) -> u32 {
 }
 
 /// The largest UDP payload in a packet of the interface.
-fn payload(peer: IpAddr, interface_mtu: u16) -> u16 {
+fn payload(peer: IpAddr, interface_mtu: u32) -> u16 {
     let headers = if peer.is_ipv4() { 28 } else { 48 };
-    interface_mtu.saturating_sub(headers).min(DATAGRAM_BYTES_MAX)
+    let payload = interface_mtu.saturating_sub(headers);
+    u16::try_from(payload).unwrap_or(u16::MAX).min(DATAGRAM_BYTES_MAX)
 }

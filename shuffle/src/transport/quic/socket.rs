@@ -150,10 +150,10 @@ impl Socket {
     }
 
     /// The MTU of the interface that leads to the peer. Connected sockets only.
-    pub fn interface_mtu(&self) -> u16 {
+    pub fn interface_mtu(&self) -> u32 {
         // Despite its name it answers for IPv6, too.
         let mtu = getsockopt(&self.socket, sockopt::IpMtu).unwrap_or(1_500);
-        u16::try_from(mtu).unwrap_or(u16::MAX)
+        u32::try_from(mtu).unwrap_or(0)
     }
 
     /// How many datagrams of a size fit into a train.
