@@ -13,13 +13,14 @@ use std::{
     sync::Arc,
 };
 
-use crate::{hashed_file::HashedFile, settings};
 use millstream_api::job::{self, JobError, PipelineExecutor, RunningJob};
 use millstream_model::{
     config::Configuration,
     fault::Failure,
     job_graph::{Artifact, JobGraph},
 };
+
+use crate::{hashed_file::HashedFile, settings};
 
 /// The version of the engine that this program is linked with.
 pub const ENGINE_VERSION: &str = env!("CARGO_PKG_VERSION");
