@@ -106,6 +106,18 @@ fn rest_shows_whose_the_memory_is_and_what_is_used_of_it() {
     assert_eq!(details["metrics"]["nettyShuffleMemorySegmentsTotal"], 2048, "{details}");
 }
 
+#[test]
+fn workers_have_huge_pages_only_if_they_are_asked_for() {
+    for (setting, expected) in [(&[][..], "0"), (&["taskmanager.memory.huge-pages: true"][..], "1")] {
+        let cluster = StandaloneCluster::start(1, 1, &[SETTINGS, setting].concat());
+        let job = start(&cluster, "modest", "nothing");
+        wait_until("the job runs", || records_read(&Http(cluster.address()), &job) > 0);
+        let status = std::fs::read_to_string(format!("/proc/{}/status", cluster.workers()[0])).unwrap();
+        let allowed = status.lines().find_map(|line| line.strip_prefix("THP_enabled:")).expect("Linux tells since 5.0");
+        assert_eq!(allowed.trim(), expected, "{setting:?}");
+    }
+}
+
 /// Two pipelines without an edge between them are two regions, and the worker is told of one after the other. Each has four
 /// channels, and would take 128 KiB for each: then the second would not get the 64 KiB that each of its channels needs.
 #[test]
