@@ -92,11 +92,9 @@ impl Config {
         // A window of few large packets would often wait for the acknowledgement of a lone one.
         let fitting = options.window.min(socket.buffer() / 2) / PACKETS_PER_WINDOW_MIN;
         let fitting = u16::try_from(fitting).unwrap_or(u16::MAX).max(MTU_ETHERNET);
-        let interface_mtu = socket.interface_mtu();
-        let mtu_max = payload(peer, interface_mtu).min(fitting).min(options.mtu_max).max(MTU_MIN);
-        // No other interface has more than 65,535. Such packets leave no machine, so that nothing on their way can be too small
-        // for them.
-        let is_loopback = interface_mtu > u32::from(u16::MAX);
+        let mtu_max = payload(peer, socket.interface_mtu()).min(fitting).min(options.mtu_max).max(MTU_MIN);
+        // Nothing beyond the interface can be too small for packets that leave no machine.
+        let mtu_is_known = socket.leads_to_this_machine();
         let mut discovery = MtuDiscoveryConfig::default();
         discovery.upper_bound(mtu_max).minimum_change((mtu_max.saturating_sub(MTU_ETHERNET) / 2).max(MTU_STEP_MIN));
         let mut acks = AckFrequencyConfig::default();
@@ -107,7 +105,7 @@ impl Config {
         let idle = IdleTimeout::try_from(options.idle_timeout).ok();
         let mut config = TransportConfig::default();
         config
-            .initial_mtu(if is_loopback { mtu_max } else { MTU_ETHERNET.min(mtu_max) })
+            .initial_mtu(if mtu_is_known { mtu_max } else { MTU_ETHERNET.min(mtu_max) })
             .mtu_discovery_config(Some(discovery))
             .ack_frequency_config(Some(acks))
             .congestion_controller_factory(Arc::new(GatedConfig(Arc::new(congestion))))
@@ -132,8 +130,7 @@ pub fn streams_max(lanes: u8) -> u32 {
 }
 
 /// The largest UDP payload in a packet of the interface.
-fn payload(peer: IpAddr, interface_mtu: u32) -> u16 {
+fn payload(peer: IpAddr, interface_mtu: u16) -> u16 {
     let headers = if peer.is_ipv4() { 28 } else { 48 };
-    let payload = interface_mtu.saturating_sub(headers);
-    u16::try_from(payload).unwrap_or(u16::MAX).min(DATAGRAM_BYTES_MAX)
+    interface_mtu.saturating_sub(headers).min(DATAGRAM_BYTES_MAX)
 }

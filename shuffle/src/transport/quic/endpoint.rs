@@ -237,7 +237,7 @@ impl QuicListener {
     /// If no socket can be had, or nothing leads there.
     pub fn path_to(&self, address: SocketAddr) -> io::Result<(usize, usize)> {
         let socket = Socket::dial(address, self.options.socket_buffer)?;
-        Ok((socket.interface_mtu() as usize, socket.buffer()))
+        Ok((socket.interface_mtu().into(), socket.buffer()))
     }
 
     fn answer(&self, incoming: Incoming, now: Instant) -> Option<QuicConnection> {

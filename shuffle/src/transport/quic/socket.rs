@@ -150,10 +150,17 @@ impl Socket {
     }
 
     /// The MTU of the interface that leads to the peer. Connected sockets only.
-    pub fn interface_mtu(&self) -> u32 {
-        // Despite its name it answers for IPv6, too.
+    pub fn interface_mtu(&self) -> u16 {
+        // Despite its name it answers for IPv6, too. The largest answer is 65,535, also where the interface has more.
         let mtu = getsockopt(&self.socket, sockopt::IpMtu).unwrap_or(1_500);
-        u32::try_from(mtu).unwrap_or(0)
+        u16::try_from(mtu).unwrap_or(u16::MAX)
+    }
+
+    /// Whether the peer is on this machine: what is sent to one of a machine's own addresses goes over loopback, and leaves from
+    /// the same address. Connected sockets only.
+    pub fn leads_to_this_machine(&self) -> bool {
+        let (Ok(local), Some(peer)) = (self.address(), self.peer) else { return false };
+        peer.ip().is_loopback() || local.ip() == peer.ip()
     }
 
     /// How many datagrams of a size fit into a train.
