@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use millstream::prelude::*;
-use millstream_tests::local;
+use millstream_tests::{local, wait_until};
 
 fn failure_of(env: &StreamExecutionEnvironment) -> Failure {
     match env.execute("fails") {
@@ -136,6 +136,43 @@ fn a_flat_map_iter_makes_a_million_records_of_one_in_little_memory() {
     let mut seen = result.collected(&collected);
     seen.sort_unstable();
     assert_eq!(seen, [(0, 750_000), (1, 750_000)]);
+}
+
+#[test]
+fn iterators_are_made_with_what_was_configured_or_opened() {
+    use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
+    /// Items that all subtasks have made, as their functions were closed.
+    static CLOSED_AFTER: AtomicU64 = AtomicU64::new(0);
+    struct Numbering {
+        step: u64,
+        made: u64,
+    }
+    impl Drop for Numbering {
+        fn drop(&mut self) {
+            CLOSED_AFTER.fetch_add(self.made, SeqCst);
+        }
+    }
+    let env = local(&["parallelism.default=2"]);
+    let numbers = env.from_collection([2_u64, 3]).rebalance();
+    let tens = numbers.flat_map_iter_with::<u64, u64, _, _>(10, |factor, number| (0..number).map(times(*factor)));
+    let stepped = tens.rich_flat_map_iter::<u64, Numbering, u64, _, _, _>(
+        5,
+        |step, _| Ok(Numbering { step, made: 0 }),
+        |numbering, number| {
+            numbering.made += 2;
+            [number, number + numbering.step].into_iter()
+        },
+    );
+    let collected = stepped.collect();
+    let mut seen = env.execute("iterators").expect("the job succeeds").collected(&collected);
+    seen.sort_unstable();
+    assert_eq!(seen, [0, 0, 5, 5, 10, 10, 15, 15, 20, 25]);
+    wait_until("every function is closed", || CLOSED_AFTER.load(SeqCst) == 10);
+}
+
+/// Items as many times as large.
+fn times(factor: u64) -> impl Fn(u64) -> u64 {
+    move |number| number * factor
 }
 
 #[test]

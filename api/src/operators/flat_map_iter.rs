@@ -9,18 +9,17 @@ use millstream_model::{
 };
 
 use crate::{
-    conjure::conjure,
     factory::{Build, Product},
     flow::{self, Flow},
-    operators::stateless::node,
+    operators::stateless::{Call, Form, node},
     overflow::Overflow,
     push::{Forward, Operator, Out},
     record::Record,
     signal::Signal,
 };
 
-struct FlatMapIter<T, I: Iterator, F> {
-    function: F,
+struct FlatMapIter<T, I: Iterator, M> {
+    function: M,
     /// Iterators that have more to give, oldest first, with the time stamp of their record. More than one only if the
     /// operator before emitted several records without looking.
     unfinished: VecDeque<(I, EventTime)>,
@@ -32,7 +31,7 @@ struct FlatMapIter<T, I: Iterator, F> {
     of: PhantomData<fn(T)>,
 }
 
-impl<T, U, I, F> FlatMapIter<T, I, F>
+impl<T, U, I, M> FlatMapIter<T, I, M>
 where
     U: Record,
     I: Iterator<Item = U>,
@@ -66,16 +65,16 @@ where
     }
 }
 
-impl<T, U, I, F> Operator<T, U> for FlatMapIter<T, I, F>
+impl<T, U, I, M> Operator<T, U> for FlatMapIter<T, I, M>
 where
     T: Record,
     U: Record,
     I: Iterator<Item = U> + 'static,
-    F: for<'a> Fn(T::Ref<'a>) -> I + 'static,
+    M: Call<T, I>,
 {
     fn process(&mut self, record: T::Ref<'_>, out: &mut Out<'_, U>) {
         let was_paused = !self.unfinished.is_empty();
-        self.unfinished.push_back(((self.function)(record), self.flow.timestamp()));
+        self.unfinished.push_back((self.function.call(record), self.flow.timestamp()));
         if was_paused {
             self.count_overflow();
             let checked = self.overflow.check(format_args!("in front of '{}'", self.name));
@@ -106,17 +105,17 @@ where
     }
 }
 
-pub(crate) fn flat_map_iter<T, U, I, F>(build: Build<'_>) -> Result<Product, Failure>
+pub(crate) fn flat_map_iter<T, U, I, M>(mut build: Build<'_>) -> Result<Product, Failure>
 where
     T: Record,
     U: Record,
     I: Iterator<Item = U> + 'static,
-    F: for<'a> Fn(T::Ref<'a>) -> I + Copy + 'static,
+    M: Form + Call<T, I>,
 {
     let (flow, name) = (build.context.flow.clone(), build.context.name.clone());
     let overflow = Overflow::configured(flow.clone(), build.context.configuration())?;
     let operator = FlatMapIter {
-        function: conjure::<F>(),
+        function: M::make(&mut build)?,
         unfinished: VecDeque::new(),
         held: None,
         flow,

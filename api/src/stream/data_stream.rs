@@ -248,7 +248,35 @@ impl<T: Record> DataStream<T> {
     {
         refuse_captures!(F);
         let _ = function;
-        self.then("FlatMapIter", flat_map_iter::flat_map_iter::<T, U, I, F>, Vec::new())
+        self.then("FlatMapIter", flat_map_iter::flat_map_iter::<T, U, I, Plain<F>>, Vec::new())
+    }
+
+    /// [`DataStream::flat_map_iter`] with configuration that travels to the workers.
+    #[track_caller]
+    pub fn flat_map_iter_with<C, U: Record, I, F>(&self, conf: C, function: F) -> DataStream<U>
+    where
+        C: Serialize + DeserializeOwned + 'static,
+        I: Iterator<Item = U> + 'static,
+        F: for<'a> Fn(&C, T::Ref<'a>) -> I + Copy + 'static,
+    {
+        refuse_captures!(F);
+        let _ = function;
+        self.then("FlatMapIter", flat_map_iter::flat_map_iter::<T, U, I, With<C, F>>, encode_conf(&conf))
+    }
+
+    /// [`DataStream::flat_map_iter`] with something that `open` makes on the worker. What an iterator needs of it, it takes along.
+    #[track_caller]
+    pub fn rich_flat_map_iter<C, S, U: Record, I, O, F>(&self, conf: C, open: O, function: F) -> DataStream<U>
+    where
+        C: Serialize + DeserializeOwned + 'static,
+        S: 'static,
+        I: Iterator<Item = U> + 'static,
+        O: Fn(C, &mut RuntimeContext) -> Result<S, Failure> + Copy + 'static,
+        F: for<'a> Fn(&mut S, T::Ref<'a>) -> I + Copy + 'static,
+    {
+        refuse_captures!(O, F);
+        let _ = (open, function);
+        self.then("FlatMapIter", flat_map_iter::flat_map_iter::<T, U, I, Opened<C, O, S, F>>, encode_conf(&conf))
     }
 
     /// Runs a [`ProcessFunction`] on each record.
