@@ -117,6 +117,21 @@ fn killed_workers_and_taskmanagers_cost_no_record() {
     assert!(cluster.log("jobmanager").contains("killed by signal 9"));
 }
 
+#[test]
+fn a_task_manager_that_was_taken_for_gone_registers_again() {
+    let cluster = StandaloneCluster::start(1, 2, &["heartbeat.interval: 100 ms", "heartbeat.timeout: 1 s"]);
+    let [process] = cluster.processes("taskmanager")[..] else { panic!("one was asked for") };
+    let said = |what: &str| cluster.log("jobmanager").matches(what).count();
+    wait_until("it has registered", || said("a TaskManager has registered") == 1);
+    // What has come meanwhile is there when it goes on, so that it does not miss anything.
+    for times in 1..=2 {
+        signal("STOP", process);
+        wait_until("its loss is noticed", || said("a TaskManager is gone") == times);
+        signal("CONT", process);
+        wait_until("it has registered again", || said("a TaskManager has registered") == 1 + times);
+    }
+}
+
 /// The process that has started another one.
 fn parent(process: u32) -> u32 {
     let stat = fs::read_to_string(format!("/proc/{process}/stat")).unwrap();

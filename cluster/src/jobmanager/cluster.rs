@@ -24,6 +24,7 @@ use millstream_model::{
     message::FromWorker,
 };
 use millstream_slots::{Allocation, ResourceManager, Spread, Worker};
+use tonic::Status;
 
 use super::{
     accepted::{AcceptedJob, AcceptedJobs},
@@ -518,6 +519,8 @@ impl Cluster {
         let Some(connected) = state.task_managers.remove(&id) else { return };
         self.log_calls.on_gone(id);
         tracing::warn!(task_manager = %id, address = connected.address, why, "a TaskManager is gone");
+        // If it lives after all, it is to register again instead of waiting for what will never come.
+        let _ = connected.outbox.send(Err(Status::aborted(format!("it was taken for gone: {why}"))));
         state.note_what_is_over();
         let why = format!("its TaskManager at {} is gone: {why}", connected.address);
         for lost in state.resources.on_gone(id) {
