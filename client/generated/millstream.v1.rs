@@ -2073,7 +2073,7 @@ pub mod to_task_manager {
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Registration {
-    /// Of this process; a TaskManager that is started again has another one.
+    /// Of its time with this JobManager; when it registers again it has another one.
     #[prost(string, tag = "1")]
     pub task_manager_id: ::prost::alloc::string::String,
     /// For people.
@@ -2095,6 +2095,9 @@ pub struct Registration {
     /// Whose its memory is; not there from earlier versions.
     #[prost(message, optional, tag = "8")]
     pub memory: ::core::option::Option<MemoryShares>,
+    /// Of this process, however often it registers; a TaskManager that is started again has another one.
+    #[prost(string, tag = "9")]
+    pub resource_id: ::prost::alloc::string::String,
 }
 /// The memory of a TaskManager, in bytes.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]

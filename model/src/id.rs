@@ -53,8 +53,12 @@ hex_id!(
     OperatorId
 );
 hex_id!(
-    /// A running TaskManager; one that is started again has another id.
+    /// A TaskManager's time with one JobManager; when it registers again it has another: Flink's `InstanceID`.
     TaskManagerId
+);
+hex_id!(
+    /// A running TaskManager, however often it registers; one that is started again has another: Flink's `ResourceID`.
+    ResourceId
 );
 hex_id!(
     /// Slots of one TaskManager that a job holds, or that it is to get: Flink's `AllocationID`. No id is used twice.

@@ -19,7 +19,7 @@ use std::{
     time::Duration,
 };
 
-use millstream_model::id::{AllocationId, JobId, TaskManagerId, WorkerId};
+use millstream_model::id::{AllocationId, JobId, ResourceId, TaskManagerId, WorkerId};
 
 use crate::{Allocation, SlotCount, SlotManager, SlotRequest, Spread};
 
@@ -31,6 +31,8 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 #[derive(Clone, Debug)]
 pub struct ResourceManager {
     slots: SlotManager,
+    /// Under which id each TaskManager is there.
+    instances: BTreeMap<ResourceId, TaskManagerId>,
     jobs: BTreeMap<JobId, Job>,
     workers: BTreeMap<AllocationId, Worker>,
     /// The keys of `workers` by job, so that the end of one does not look at all.
@@ -97,6 +99,7 @@ impl ResourceManager {
     pub fn new(spread: Spread) -> ResourceManager {
         ResourceManager {
             slots: SlotManager::new(spread),
+            instances: BTreeMap::new(),
             jobs: BTreeMap::new(),
             workers: BTreeMap::new(),
             by_job: BTreeSet::new(),
@@ -127,11 +130,11 @@ impl ResourceManager {
         assert!(before.is_none(), "job {job} was submitted twice");
     }
 
-    /// The ids that a TaskManager had before which is about to register and says that it holds these: it has lost its
-    /// connection, and that was not noticed here. They are to be taken for gone ([`on_gone`](Self::on_gone)) before it is
-    /// registered, or its slots would count twice, and the end of a worker for both.
-    pub fn sessions_before(&self, held: &[AllocationId]) -> Vec<TaskManagerId> {
-        self.slots.holders(held)
+    /// The ids under which a TaskManager is still there that is about to register: it has lost its connection, and that was
+    /// not noticed here. They are to be taken for gone ([`on_gone`](Self::on_gone)) before it is registered, or its slots would
+    /// count twice, and the end of a worker for both. Who holds what it says that it holds cannot be another either.
+    pub fn instances_before(&self, resource: ResourceId, held: &[AllocationId]) -> BTreeSet<TaskManagerId> {
+        self.slots.holders(held).into_iter().chain(self.instances.get(&resource).copied()).collect()
     }
 
     /// A TaskManager that has just registered holds this from the time of an earlier JobManager, or of an earlier connection.
@@ -139,7 +142,7 @@ impl ResourceManager {
     /// its slots are free when the TaskManager says so.
     ///
     /// # Panics
-    /// If the TaskManager is not there, or has not so many slots, or is still there [as another](Self::sessions_before).
+    /// If the TaskManager is not there, or has not so many slots, or is still there [as another](Self::instances_before).
     pub fn on_held(
         &mut self,
         task_manager: TaskManagerId,
@@ -197,12 +200,14 @@ impl ResourceManager {
     ///
     /// # Panics
     /// If it was there before.
-    pub fn on_registered(&mut self, task_manager: TaskManagerId, slots: u32) {
+    pub fn on_registered(&mut self, task_manager: TaskManagerId, resource: ResourceId, slots: u32) {
         self.slots.on_registered(task_manager, slots);
+        self.instances.insert(resource, task_manager);
     }
 
     /// A TaskManager is gone, and all that it ran. No pause: that is no job's fault.
     pub fn on_gone(&mut self, task_manager: TaskManagerId) -> Vec<LostWorker> {
+        self.instances.retain(|_, instance| *instance != task_manager);
         let held = self.slots.on_gone(task_manager);
         let lost = held.into_iter().filter_map(|(allocation, _)| self.lose(allocation));
         lost.map(|lost| LostWorker { pause: None, ..lost }).collect()
@@ -327,7 +332,7 @@ mod tests {
     fn manager() -> ResourceManager {
         let mut manager = ResourceManager::new(Spread::Pack);
         manager.submit(JOB, 2);
-        manager.on_registered(HERE, 2);
+        manager.on_registered(HERE, ResourceId(HERE.0), 2);
         manager
     }
 
@@ -382,8 +387,8 @@ mod tests {
     #[test]
     fn a_job_that_can_only_have_more_where_it_has_a_worker_gets_one_for_all() {
         let mut manager = ResourceManager::new(Spread::Pack);
-        manager.on_registered(HERE, 1);
-        manager.on_registered(TaskManagerId(2), 1);
+        manager.on_registered(HERE, ResourceId(HERE.0), 1);
+        manager.on_registered(TaskManagerId(2), ResourceId(2), 1);
         manager.submit(JOB, 2);
         let mut ids = 0;
         let mut new_id = || {
@@ -395,14 +400,14 @@ mod tests {
             manager.on_ready(request.task_manager, request.id, request.worker).unwrap();
         }
         // A TaskManager with room for both comes, and one that has one of its slots goes.
-        manager.on_registered(TaskManagerId(3), 1);
+        manager.on_registered(TaskManagerId(3), ResourceId(3), 1);
         assert_eq!(manager.on_gone(TaskManagerId(2)).len(), 1);
         let third = manager.allocate(&mut new_id);
         assert_eq!((third[0].task_manager, third[0].worker), (TaskManagerId(3), WorkerId(2)));
         assert!(manager.retire().is_empty());
         manager.on_gone(TaskManagerId(3));
         manager.on_gone(HERE);
-        manager.on_registered(TaskManagerId(4), 2);
+        manager.on_registered(TaskManagerId(4), ResourceId(4), 2);
         manager.slots.require(JOB, 1);
         let alone = manager.allocate(&mut new_id);
         manager.require_again(JOB);
@@ -421,7 +426,7 @@ mod tests {
     fn taken_up() -> ResourceManager {
         let mut manager = ResourceManager::new(Spread::Pack);
         manager.take_up(JOB, 2);
-        manager.on_registered(HERE, 2);
+        manager.on_registered(HERE, ResourceId(HERE.0), 2);
         assert!(manager.on_held(HERE, AllocationId(7), Allocation { job: JOB, slots: 2 }, WorkerId(4)));
         manager.on_ready(HERE, AllocationId(7), WorkerId(4)).unwrap();
         manager
@@ -430,7 +435,7 @@ mod tests {
     #[test]
     fn a_job_that_is_taken_up_gets_no_worker_before_it_is_decided_and_an_adopted_one_only_what_it_misses() {
         let mut manager = taken_up();
-        manager.on_registered(TaskManagerId(2), 2);
+        manager.on_registered(TaskManagerId(2), ResourceId(2), 2);
         manager.require_again(JOB);
         assert!(manager.allocate(|| AllocationId(8)).is_empty(), "it is not decided");
         assert!(manager.on_adoption_decided(JOB, &BTreeSet::from([WorkerId(4)])).is_empty());
@@ -458,7 +463,7 @@ mod tests {
     #[test]
     fn of_a_job_that_is_adopted_in_part_the_workers_end_that_it_does_not_go_on_with() {
         let mut manager = taken_up();
-        manager.on_registered(TaskManagerId(2), 1);
+        manager.on_registered(TaskManagerId(2), ResourceId(2), 1);
         let one = Allocation { job: JOB, slots: 1 };
         assert!(manager.on_held(TaskManagerId(2), AllocationId(8), one, WorkerId(5)));
         let ended = manager.on_adoption_decided(JOB, &BTreeSet::from([WorkerId(4)]));
@@ -473,16 +478,19 @@ mod tests {
     #[test]
     fn a_task_manager_that_registers_again_before_its_loss_was_noticed_is_counted_once() {
         let mut manager = manager();
-        manager.on_registered(TaskManagerId(2), 1);
+        manager.on_registered(TaskManagerId(2), ResourceId(2), 1);
         let first = request(&mut manager, 1);
         manager.on_ready(HERE, first.id, first.worker).unwrap();
         // Its connection is lost, and it has another before anybody here knows.
         let again = TaskManagerId(3);
-        assert_eq!(manager.sessions_before(&[AllocationId(99)]), []);
-        assert_eq!(manager.sessions_before(&[first.id]), [HERE]);
+        let before = |resource, held: &[AllocationId]| Vec::from_iter(manager.instances_before(resource, held));
+        assert_eq!(before(ResourceId(99), &[AllocationId(99)]), []);
+        assert_eq!(before(ResourceId(99), &[first.id]), [HERE]);
+        assert_eq!(before(ResourceId(HERE.0), &[]), [HERE], "also if it holds nothing");
+        assert_eq!(before(ResourceId(HERE.0), &[first.id]), [HERE]);
         let lost: Vec<_> = manager.on_gone(HERE).into_iter().map(|lost| (lost.job, lost.worker)).collect();
         assert_eq!(lost, [(JOB, first.worker)], "its job hears of it now, and not when a heartbeat is missed");
-        manager.on_registered(again, 2);
+        manager.on_registered(again, ResourceId(HERE.0), 2);
         assert!(!manager.on_held(again, first.id, first.allocation, first.worker), "its job does not wait for it");
         let free = |manager: &ResourceManager| manager.task_managers().map(|(id, count)| (id.0, count.free)).collect();
         let counted: Vec<(u128, u32)> = free(&manager);
@@ -500,7 +508,7 @@ mod tests {
         let lost: Vec<_> = manager.on_gone(HERE).into_iter().map(|lost| lost.worker).collect();
         assert_eq!(lost, [WorkerId(4)]);
         let again = TaskManagerId(2);
-        manager.on_registered(again, 2);
+        manager.on_registered(again, ResourceId(HERE.0), 2);
         let held = Allocation { job: JOB, slots: 2 };
         assert!(
             !manager.on_held(again, AllocationId(7), held, WorkerId(4)),
@@ -514,7 +522,7 @@ mod tests {
     #[test]
     fn a_held_worker_that_nobody_waits_for_is_not_taken() {
         let mut manager = taken_up();
-        manager.on_registered(TaskManagerId(2), 2);
+        manager.on_registered(TaskManagerId(2), ResourceId(2), 2);
         let one = |job| Allocation { job, slots: 1 };
         assert!(!manager.on_held(TaskManagerId(2), AllocationId(8), one(JOB), WorkerId(4)), "its number is taken");
         assert!(
@@ -522,7 +530,7 @@ mod tests {
             "there is no such job"
         );
         manager.on_adoption_decided(JOB, &BTreeSet::from([WorkerId(4)]));
-        manager.on_registered(TaskManagerId(3), 2);
+        manager.on_registered(TaskManagerId(3), ResourceId(3), 2);
         assert!(!manager.on_held(TaskManagerId(3), AllocationId(10), one(JOB), WorkerId(5)), "it is late");
     }
 }

@@ -3,7 +3,10 @@
 
 #![allow(clippy::disallowed_methods, reason = "tests wait for conditions, with a limit on the wall clock")]
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::atomic::{AtomicU64, Ordering::SeqCst},
+    time::{Duration, Instant},
+};
 
 use millstream::model::{id::JobId, job_graph::JobGraph};
 use millstream_client::{
@@ -12,7 +15,9 @@ use millstream_client::{
 };
 use millstream_tests::{standalone::StandaloneCluster, worker_processes::planned};
 use sha2::{Digest, Sha256};
-use tonic::{Code, Status, transport::Channel};
+use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
+use tokio_stream::wrappers::UnboundedReceiverStream;
+use tonic::{Code, Status, Streaming, transport::Channel};
 use tonic_health::pb::{HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient};
 
 const ARTIFACT: &str = env!("CARGO_BIN_EXE_two_pipelines_job");
@@ -116,6 +121,55 @@ async fn the_server_says_that_it_is_well_and_what_it_serves() {
     let mut calls = TaskManagersClient::new(channel(&cluster.address()).await);
     let request = v1::DownloadArtifactRequest { sha256: hash(b"") };
     assert_eq!(calls.download_artifact(request).await.unwrap_err().code(), Code::Unimplemented);
+}
+
+static NEXT_ID: AtomicU64 = AtomicU64::new(1);
+
+/// A registration of a TaskManager with three slots, and what keeps its connection open.
+async fn attach(
+    address: &str,
+    resource_id: &str,
+) -> Result<(UnboundedSender<v1::FromTaskManager>, Streaming<v1::ToTaskManager>), Status> {
+    let registration = v1::Registration {
+        task_manager_id: format!("{:032x}", NEXT_ID.fetch_add(1, SeqCst)),
+        resource_id: resource_id.to_owned(),
+        address: "nowhere".to_owned(),
+        slots: 3,
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        ..v1::Registration::default()
+    };
+    let (sender, messages) = unbounded_channel();
+    let body = Some(v1::from_task_manager::Body::Registration(registration));
+    sender.send(v1::FromTaskManager { body }).unwrap();
+    let mut calls = TaskManagersClient::new(channel(address).await);
+    Ok((sender, calls.attach(UnboundedReceiverStream::new(messages)).await?.into_inner()))
+}
+
+#[tokio::test]
+async fn a_task_manager_that_registers_again_before_its_loss_is_noticed_counts_once() {
+    let cluster = StandaloneCluster::start(0, 1, &["heartbeat.timeout: 60 s"]);
+    let (rpc, mut calls) = (cluster.rpc_address(), JobSubmissionClient::new(channel(&cluster.address()).await));
+    let Err(nonsense) = attach(&rpc, "one of many").await else { panic!("this is no id") };
+    is(&nonsense, Code::InvalidArgument, "resource_id");
+    let mut counted = async || {
+        let answer = calls.get_cluster(v1::GetClusterRequest {}).await.unwrap().into_inner();
+        answer.task_managers.iter().map(|one| one.slots).collect::<Vec<_>>()
+    };
+    let (this, another) = (format!("{:032x}", 1), format!("{:032x}", 2));
+    let (_first, mut cut_off) = attach(&rpc, &this).await.unwrap();
+    assert_eq!(counted().await, [3]);
+    let _again = attach(&rpc, &this).await.unwrap();
+    assert_eq!(counted().await, [3]);
+    // Whoever is at the other end of the first connection is to know that it counts no more.
+    let told = loop {
+        match cut_off.message().await {
+            Ok(message) => assert!(message.is_some(), "the connection has ended without a word"),
+            Err(status) => break status,
+        }
+    };
+    is(&told, Code::Aborted, "registered anew");
+    let _other = attach(&rpc, &another).await.unwrap();
+    assert_eq!(counted().await, [3, 3]);
 }
 
 #[tokio::test]

@@ -15,6 +15,7 @@ pub struct StandaloneCluster {
     root: tempfile::TempDir,
     program: PathBuf,
     rest_port: u16,
+    rpc_port: u16,
     /// Whether it is a folder with everything in it, and no variable says where something is.
     is_installed: bool,
 }
@@ -80,7 +81,7 @@ impl StandaloneCluster {
         );
         fs::write(conf.join("config.yaml"), text).expect("there is room for a file");
         fs::write(conf.join("workers"), "localhost\n".repeat(task_managers)).expect("there is room for a file");
-        StandaloneCluster { root, program: built("millstream"), rest_port, is_installed: false }
+        StandaloneCluster { root, program: built("millstream"), rest_port, rpc_port, is_installed: false }
     }
 
     /// Puts scripts and program into its folder too, where other hosts find them, and names the hosts of its TaskManagers.
@@ -108,6 +109,11 @@ impl StandaloneCluster {
     /// `host:port` for clients.
     pub fn address(&self) -> String {
         format!("localhost:{}", self.rest_port)
+    }
+
+    /// For TaskManagers.
+    pub fn rpc_address(&self) -> String {
+        format!("127.0.0.1:{}", self.rpc_port)
     }
 
     pub fn program(&self) -> &Path {

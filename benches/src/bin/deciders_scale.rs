@@ -18,7 +18,7 @@ use millstream_benches::{
 };
 use millstream_controlplane::{JobMasterConfig, SteppedJobMaster, WorkerLink, clock::Moment, store::MemoryStore};
 use millstream_model::{
-    id::{AllocationId, ExecutionAttemptId, JobId, TaskManagerId, WorkerId},
+    id::{AllocationId, ExecutionAttemptId, JobId, ResourceId, TaskManagerId, WorkerId},
     job_graph::{JobGraph, Partitioning, sketch},
     message::{Command, Report, ToWorker},
     state::ExecutionState,
@@ -107,7 +107,7 @@ fn deploy_all(task_managers: usize) -> Result<()> {
     for number in 0..task_managers {
         let id = TaskManagerId(number as u128);
         tables.insert(id, SlotTable::new(SLOTS));
-        resources.on_registered(id, SLOTS);
+        resources.on_registered(id, ResourceId(id.0), SLOTS);
         let requests = match_slots(&mut resources, &mut last_id);
         ensure!(requests.is_empty(), "slots were given to nobody");
     }

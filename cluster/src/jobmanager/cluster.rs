@@ -18,7 +18,7 @@ use millstream_controlplane::{AdoptionConfig, JobHandle, JobMaster, JobMasterCon
 use millstream_model::{
     config::{ADOPT_TIMEOUT, Configuration},
     fault::Failure,
-    id::{AllocationId, JobId, LeaderEpoch, TaskManagerId, WorkerId},
+    id::{AllocationId, JobId, LeaderEpoch, ResourceId, TaskManagerId, WorkerId},
     job_graph::JobGraph,
     log::LogLevels,
     message::FromWorker,
@@ -465,7 +465,7 @@ impl Cluster {
     /// A TaskManager is there, with what it holds from before. False if it was there already.
     pub(super) fn on_registered(
         &self,
-        id: TaskManagerId,
+        (id, resource): (TaskManagerId, ResourceId),
         from: Option<IpAddr>,
         registration: v1::Registration,
         held: Vec<Held>,
@@ -474,7 +474,7 @@ impl Cluster {
         let v1::Registration { address, slots, cpu_cores, physical_memory_bytes, memory, .. } = registration;
         let ids: Vec<_> = held.iter().map(|held| held.id).collect();
         let mut state = self.lock();
-        for before in state.resources.sessions_before(&ids) {
+        for before in state.resources.instances_before(resource, &ids) {
             self.lose(&mut state, before, "it has registered anew");
         }
         if state.task_managers.contains_key(&id) {
@@ -493,7 +493,7 @@ impl Cluster {
         };
         state.task_managers.insert(id, connected);
         self.log_levels.messages().into_iter().for_each(|levels| state.send(id, Body::LogLevels(levels)));
-        state.resources.on_registered(id, slots);
+        state.resources.on_registered(id, resource, slots);
         for Held { id: allocation, allocation: held, registered } in held {
             let worker = registered.worker;
             if state.resources.on_held(id, allocation, held, worker) {

@@ -14,7 +14,7 @@ use millstream_client::proto::v1::{
 use millstream_model::{
     config::SECURITY_JOIN_TOKEN_FILE,
     fault::Failure,
-    id::{AllocationId, TaskManagerId},
+    id::{AllocationId, ResourceId, TaskManagerId},
     message::{FromWorker, Report},
 };
 use millstream_slots::Allocation;
@@ -88,7 +88,7 @@ impl TaskManagers for Connections {
         let Some(FromTaskManager { body: Some(from_task_manager::Body::Registration(registration)) }) = first else {
             return Err(Status::invalid_argument("the first message of a TaskManager is its registration"));
         };
-        let id = check(&registration)?;
+        let (id, resource) = check(&registration)?;
         let held = held(&registration)?;
         let epoch = self.cluster.epoch();
         let (outbox, messages_out) = mpsc::unbounded_channel();
@@ -101,7 +101,7 @@ impl TaskManagers for Connections {
         };
         // Before anything that registering leads to.
         let _ = outbox.send(Ok(ToTaskManager { body: Some(to_task_manager::Body::Registered(registered)) }));
-        if !self.cluster.on_registered(id, from, registration, held, outbox.clone()) {
+        if !self.cluster.on_registered((id, resource), from, registration, held, outbox.clone()) {
             return Err(Status::already_exists(format!("there is a TaskManager {id} already")));
         }
         let attached = Attached { cluster: self.cluster.clone(), id, silence_max: self.heartbeat_timeout };
@@ -147,9 +147,10 @@ pub(super) fn wall_clock() -> SystemTime {
     SystemTime::now()
 }
 
-fn check(registration: &v1::Registration) -> Result<TaskManagerId, Status> {
-    let v1::Registration { task_manager_id, slots, version, .. } = registration;
+fn check(registration: &v1::Registration) -> Result<(TaskManagerId, ResourceId), Status> {
+    let v1::Registration { task_manager_id, resource_id, slots, version, .. } = registration;
     let id = task_manager_id.parse().map_err(|cause| Status::invalid_argument(format!("task_manager_id: {cause}")))?;
+    let resource = resource_id.parse().map_err(|cause| Status::invalid_argument(format!("resource_id: {cause}")))?;
     if !(1..=SLOTS_MAX).contains(slots) {
         return Err(Status::invalid_argument(format!(
             "a TaskManager with {slots} slots: 1 to {SLOTS_MAX} are possible"
@@ -160,7 +161,7 @@ fn check(registration: &v1::Registration) -> Result<TaskManagerId, Status> {
             "the TaskManager is of Millstream {version} and the JobManager of {ENGINE_VERSION}: use one version"
         )));
     }
-    Ok(id)
+    Ok((id, resource))
 }
 
 /// What a TaskManager says that it holds from before.

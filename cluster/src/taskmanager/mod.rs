@@ -46,7 +46,7 @@ use millstream_client::{
 use millstream_model::{
     config::{Configuration, REGISTRATION_TIMEOUT, TASK_SLOTS},
     fault::Failure,
-    id::{AllocationId, JobId, LeaderEpoch, TaskManagerId},
+    id::{AllocationId, JobId, LeaderEpoch, ResourceId, TaskManagerId},
 };
 use millstream_slots::{Accepted, Allocation};
 use tokio::{
@@ -93,6 +93,7 @@ pub async fn run(
 ) -> Result<(), Failure> {
     let task_manager = TaskManager {
         id: TaskManagerId(crate::random_id()),
+        resource: ResourceId(crate::random_id()),
         link: Arc::new(Link::of(&configuration)?),
         slots: configuration.get(&TASK_SLOTS)?,
         patience: configuration.get(&REGISTRATION_TIMEOUT)?,
@@ -116,7 +117,9 @@ pub async fn run(
 }
 
 struct TaskManager {
+    /// With the JobManager of the moment.
     id: TaskManagerId,
+    resource: ResourceId,
     link: Arc<Link>,
     slots: u32,
     /// How long it goes on without a JobManager.
@@ -231,6 +234,7 @@ impl TaskManager {
         let (outbox, messages) = mpsc::unbounded_channel();
         let registration = v1::Registration {
             task_manager_id: self.id.to_string(),
+            resource_id: self.resource.to_string(),
             address: process_name(),
             slots: self.slots,
             version: ENGINE_VERSION.to_owned(),

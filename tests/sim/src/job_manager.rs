@@ -12,7 +12,7 @@ use crossbeam_channel::never;
 use millstream_controlplane::{AdoptionConfig, JobMasterConfig, SteppedJobMaster, WorkerLink};
 use millstream_model::{
     fault::Failure,
-    id::{AllocationId, JobId, LeaderEpoch, TaskManagerId, WorkerId},
+    id::{AllocationId, JobId, LeaderEpoch, ResourceId, TaskManagerId, WorkerId},
     message::{Command, FromWorker, Report, ToWorker},
 };
 use millstream_slots::{LostWorker, ResourceManager, Spread, WorkerRequest};
@@ -38,7 +38,7 @@ pub enum ToTaskManager {
 /// From a TaskManager that has registered.
 #[derive(Clone, Debug)]
 pub enum FromTaskManager {
-    Registration(TaskManagerId, u32, Vec<Held>),
+    Registration(TaskManagerId, ResourceId, u32, Vec<Held>),
     Report(AllocationId, Box<FromWorker>),
     Freed(AllocationId),
 }
@@ -218,13 +218,13 @@ impl JobManager {
     ) -> Vec<Wish> {
         let mut wishes = Vec::new();
         match message {
-            FromTaskManager::Registration(id, slots, held) => {
+            FromTaskManager::Registration(id, resource, slots, held) => {
                 let ids: Vec<_> = held.iter().map(|held| held.id).collect();
-                let before = self.slots().resources.sessions_before(&ids);
+                let before = self.slots().resources.instances_before(resource, &ids);
                 before.into_iter().for_each(|before| self.on_gone(before));
                 if self.connections.insert(id, connection).is_none() {
                     send(&self.outbox, id, ToTaskManager::Registered(self.epoch));
-                    self.slots().resources.on_registered(id, slots);
+                    self.slots().resources.on_registered(id, resource, slots);
                     held.into_iter().for_each(|held| self.on_held(id, held));
                 }
             }

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use millstream_controlplane::clock::Moment;
 use millstream_model::{
-    id::{AllocationId, JobId, LeaderEpoch, TaskManagerId},
+    id::{AllocationId, JobId, LeaderEpoch, ResourceId, TaskManagerId},
     message::{FromWorker, Report},
 };
 use millstream_slots::{Allocation, SlotTable};
@@ -26,6 +26,8 @@ pub struct Host {
     pub is_up: bool,
     /// Of the session with one JobManager; the next one has another.
     pub id: TaskManagerId,
+    /// Of its process.
+    pub resource: ResourceId,
     pub connection: Option<u64>,
     /// Whether the JobManager there has answered.
     pub is_registered: bool,
@@ -71,10 +73,11 @@ pub const GRACE: Time = 5_000_000;
 const SLOWEST: Time = 2_500_000;
 
 impl Host {
-    pub fn new(slots: u32, on_lost: OnJobManagerLost) -> Host {
+    pub fn new(resource: ResourceId, slots: u32, on_lost: OnJobManagerLost) -> Host {
         Host {
             is_up: true,
             id: TaskManagerId(0),
+            resource,
             connection: None,
             is_registered: false,
             table: SlotTable::new(slots),

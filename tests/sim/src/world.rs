@@ -19,7 +19,7 @@ use millstream_controlplane::{
     leadership::{Election, Latch, MemoryElection},
     store::MemoryStore,
 };
-use millstream_model::id::{AllocationId, CheckpointId, ExecutionAttemptId, JobId, WorkerId};
+use millstream_model::id::{AllocationId, CheckpointId, ExecutionAttemptId, JobId, ResourceId, WorkerId};
 use millstream_slots::Spread;
 use millstream_storage::CheckpointDirectory;
 
@@ -228,7 +228,9 @@ impl World {
         }
         let paces = jobs.iter().map(|_| random.u64(10_000..400_000)).collect();
         let spread = if random.bool() { Spread::Evenly } else { Spread::Pack };
-        let hosts = (0..faults.hosts).map(|_| Host::new(faults.slots, faults.on_lost)).collect();
+        // Those that come up again later are numbered from below.
+        let first = |number| ResourceId(u128::MAX - number as u128);
+        let hosts = (0..faults.hosts).map(|number| Host::new(first(number), faults.slots, faults.on_lost)).collect();
         let mut world = World {
             now: 0,
             queue: BTreeMap::new(),
@@ -309,7 +311,9 @@ impl World {
             Event::Elect { .. } => {}
             Event::Deposed(number) => self.job_manager_ends(number),
             Event::HostUp(host) => {
+                self.last_id += 1;
                 self.hosts[host].is_up = true;
+                self.hosts[host].resource = ResourceId(self.last_id);
                 self.after(0, Event::Connect(host));
             }
             Event::Abandoned { host, lost_at } => self.on_abandoned(host, lost_at),

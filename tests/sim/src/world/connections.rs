@@ -64,9 +64,9 @@ impl World {
         self.connections.insert(number, connection);
         let at = &mut self.hosts[host];
         (at.id, at.connection) = (id, Some(number));
-        let (slots, held) = (at.table.total(), at.holdings());
+        let (resource, slots, held) = (at.resource, at.table.total(), at.holdings());
         self.note(|| format!("host {host} registers with JobManager {leader}"));
-        self.send_up(number, FromTaskManager::Registration(id, slots, held));
+        self.send_up(number, FromTaskManager::Registration(id, resource, slots, held));
     }
 
     pub(super) fn send_down(&mut self, number: u64, message: ToTaskManager) {
